@@ -1,0 +1,1 @@
+"""The sampan command, a client of the API, and the sampan-oci runtime command."""

@@ -1,0 +1,1 @@
+"""sampand: settings, object graph, sockets, start and stop."""

@@ -1,0 +1,1 @@
+"""The verbs. The only layer that locks, opens transactions and publishes events."""

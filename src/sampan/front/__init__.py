@@ -1,0 +1,1 @@
+"""Protocols to engine: translate, never decide."""

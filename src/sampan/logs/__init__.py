@@ -1,0 +1,1 @@
+"""Reading containers' logs (the monitor writes them)."""

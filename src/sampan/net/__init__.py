@@ -1,0 +1,1 @@
+"""Bridges, addresses, published ports and the files that name hosts."""

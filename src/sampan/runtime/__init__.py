@@ -1,0 +1,1 @@
+"""Starts, supervises and enters containers: planner, spawner, monitor, sandbox and their client."""

@@ -1,0 +1,1 @@
+"""The only persistence: SQLite for desired state."""
