@@ -1,0 +1,110 @@
+"""Image, layer and reference rows. An image's config and manifest are blobs and are not repeated here."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .db import Database
+
+
+class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An unpacked layer directory that is complete: the row is written after its last file is synced."""
+
+    chain_id: str
+    diff_id: str
+    parent: str = ""
+    """Chain id of the layer below, empty for the bottom one."""
+    size_bytes: int = 0
+
+
+class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What cannot be read from the blobs, or is too dear to compute for every listing."""
+
+    id: str
+    """``sha256:<digest of the config blob>``."""
+    manifest_digest: str
+    chain_ids: list[str]
+    """Bottom first."""
+    layer_sizes: list[int]
+    size_bytes: int
+    created_ns: int
+    last_tagged_ns: int = 0
+    parent: str = ""
+
+
+class ReferenceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A name of an image: ``busybox:latest`` (tag) or ``busybox@sha256:...`` (digest)."""
+
+    name: str
+    kind: str
+    """tag or digest."""
+    image_id: str
+
+
+_encode = msgspec.json.Encoder().encode
+_layer = msgspec.json.Decoder(LayerRecord)
+_image = msgspec.json.Decoder(ImageRecord)
+
+
+class ImageTable:
+    """Images and their names. Deleting an image deletes its names."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def load_images(self) -> list[ImageRecord]:
+        return [
+            _image.decode(row[0])  # type: ignore[arg-type]
+            for row in self._db.rows("SELECT record FROM image ORDER BY id")
+        ]
+
+    def load_references(self) -> list[ReferenceRow]:
+        return [
+            ReferenceRow(name=str(name), kind=str(kind), image_id=str(image_id))
+            for name, kind, image_id in self._db.rows(
+                "SELECT name, kind, image_id FROM reference ORDER BY name"
+            )
+        ]
+
+    def put_image(self, image: ImageRecord) -> None:
+        """Insert or replace; names stay."""
+        self._db.write(
+            "INSERT INTO image (id, record) VALUES (?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET record = excluded.record",
+            (image.id, _encode(image)),
+        )
+
+    def delete_image(self, image_id: str) -> None:
+        self._db.write("DELETE FROM image WHERE id = ?", (image_id,))
+
+    def put_reference(self, reference: ReferenceRow) -> None:
+        """Insert, or move the name to another image."""
+        self._db.write(
+            "INSERT INTO reference (name, kind, image_id) VALUES (?, ?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, image_id = excluded.image_id",
+            (reference.name, reference.kind, reference.image_id),
+        )
+
+    def delete_reference(self, name: str) -> None:
+        self._db.write("DELETE FROM reference WHERE name = ?", (name,))
+
+
+class LayerTable:
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def load(self) -> list[LayerRecord]:
+        return [
+            _layer.decode(row[0])  # type: ignore[arg-type]
+            for row in self._db.rows("SELECT record FROM layer ORDER BY chain_id")
+        ]
+
+    def put(self, layer: LayerRecord) -> None:
+        self._db.write(
+            "INSERT INTO layer (chain_id, record) VALUES (?, ?)"
+            " ON CONFLICT (chain_id) DO UPDATE SET record = excluded.record",
+            (layer.chain_id, _encode(layer)),
+        )
+
+    def delete(self, chain_id: str) -> None:
+        self._db.write("DELETE FROM layer WHERE chain_id = ?", (chain_id,))

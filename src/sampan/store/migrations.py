@@ -1,0 +1,47 @@
+"""The schema, as a list of steps that only grows.
+
+A step that was released is never edited: append another one. ``PRAGMA user_version`` counts the applied
+ones, and each step commits together with its number. A file written by a newer version is refused.
+
+::
+
+    container   id, name (unique), created_ns, record=Container
+    container_run   id -> container, exit=ExitRecord, run=RunRecord   (small, written at start and exit)
+    volume      name, record=Volume
+    network     id, name (unique), record=Network
+    layer       chain_id, record=LayerRecord
+    image       id, record=ImageRecord
+    reference   name, kind (tag | digest), image_id -> image
+"""
+
+from __future__ import annotations
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE container (
+               id TEXT PRIMARY KEY,
+               name TEXT NOT NULL UNIQUE,
+               created_ns INTEGER NOT NULL,
+               record BLOB NOT NULL
+           ) WITHOUT ROWID""",
+        """CREATE TABLE container_run (
+               id TEXT PRIMARY KEY REFERENCES container(id) ON DELETE CASCADE,
+               exit BLOB NOT NULL,
+               run BLOB
+           ) WITHOUT ROWID""",
+        "CREATE TABLE volume (name TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID",
+        """CREATE TABLE network (
+               id TEXT PRIMARY KEY,
+               name TEXT NOT NULL UNIQUE,
+               record BLOB NOT NULL
+           ) WITHOUT ROWID""",
+        "CREATE TABLE layer (chain_id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE image (id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID",
+        """CREATE TABLE reference (
+               name TEXT PRIMARY KEY,
+               kind TEXT NOT NULL CHECK (kind IN ('tag', 'digest')),
+               image_id TEXT NOT NULL REFERENCES image(id) ON DELETE CASCADE
+           ) WITHOUT ROWID""",
+        "CREATE INDEX reference_by_image ON reference (image_id)",
+    ),
+)
