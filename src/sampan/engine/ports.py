@@ -103,10 +103,12 @@ class Networks(Protocol):
         container_id: str,
         config: EndpointConfig,
         ports: dict[str, list[PortBinding]],
-    ) -> tuple[Endpoint, VethLink, dict[str, list[PortBinding]]]:
-        """Take addresses and publish ports. Answers the endpoint, the link for the launch, and the
-        bindings with the host ports that were really taken. Raises PortInUse, AddressInUse, PoolExhausted.
-        Nothing is left when it raises."""
+        name: str = "",
+    ) -> tuple[Endpoint, VethLink | None, dict[str, list[PortBinding]]]:
+        """Take addresses and publish ports. Answers the endpoint, the link for the launch (None for the
+        networks host and none), and the bindings with the host ports that were really taken. ``name`` is
+        the container's, for texts. Raises PortInUse, AddressInUse, PoolExhausted. Nothing is left when it
+        raises."""
 
     def disconnect(self, container_id: str) -> None:
         """Give back the addresses and ports of a container. Idempotent."""
