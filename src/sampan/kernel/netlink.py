@@ -12,6 +12,7 @@ Standard library only: runs in the process that becomes a container.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from struct import Struct
@@ -32,6 +33,7 @@ NLM_F_CAPPED = 0x100
 NLM_F_ACK_TLVS = 0x200
 NLMSGERR_ATTR_MSG = 1
 
+MSG_DONTWAIT = 0x40
 SOL_NETLINK = 270
 NETLINK_CAP_ACK = 10
 NETLINK_EXT_ACK = 11
@@ -164,30 +166,34 @@ class NetlinkSocket:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def execute(self, requests: list[Request]) -> None:
-        """Send all in one go and wait for the last one's acknowledgement.
+    def execute(self, requests: list[Request], acknowledged: int = -1) -> None:
+        """Send all in one go; ``acknowledged`` is the index of the one whose acknowledgement is waited for.
 
         The first error is raised as OSError with what was being done; later requests have still been
-        tried by the kernel.
+        tried by the kernel (in a transaction of nf_tables nothing of it is done then).
         """
         first = self._sequence
         last = first + len(requests) - 1
+        awaited = first + acknowledged % len(requests)
         self._sequence = last + 1
         parts: list[bytes] = []
         for number, (_, kind, flags, body) in enumerate(requests, first):
-            flags |= NLM_F_REQUEST | (NLM_F_ACK if number == last else 0)
+            flags |= NLM_F_REQUEST | (NLM_F_ACK if number == awaited else 0)
             parts.append(_HEADER.pack(16 + len(body), kind, flags, number, 0))
             parts.append(body)
             parts.append(_PADDING[len(body) & 3])
         self._socket.send(b"".join(parts))
         failure: OSError | None = None
-        for kind, sequence, message in self._messages():
+        acknowledgement = False
+        # Everything was answered within send(2); an empty queue is an answer too: a transaction refused
+        # as a whole is reported for its first message alone.
+        for kind, sequence, message in MessageReader(self._socket, MSG_DONTWAIT):
             if kind != NLMSG_ERROR or not first <= sequence <= last:
                 continue
-            if failure is None:
-                failure = error_of(message, requests[sequence - first][0])
-            if sequence == last:
-                break
+            failure = failure or error_of(message, requests[sequence - first][0])
+            acknowledgement = acknowledgement or sequence == awaited
+        if failure is None and not acknowledgement:
+            failure = OSError(errno.EIO, f"{requests[0][0]}: the kernel did not acknowledge it")
         if failure is not None:
             raise failure
 
@@ -198,7 +204,7 @@ class NetlinkSocket:
         flags = NLM_F_REQUEST | NLM_F_DUMP
         self._socket.send(_HEADER.pack(16 + len(body), kind, flags, sequence, 0) + body)
         bodies: list[bytes] = []
-        for answer, number, message in self._messages():
+        for answer, number, message in MessageReader(self._socket):
             if number != sequence:
                 continue
             if answer in (NLMSG_DONE, NLMSG_ERROR):
@@ -209,17 +215,16 @@ class NetlinkSocket:
             bodies.append(message[16:])
         return bodies
 
-    def _messages(self) -> MessageReader:
-        return MessageReader(self._socket)
-
 
 class MessageReader:
-    """Iterates over (type, sequence, whole message) of what the socket receives; never ends by itself."""
+    """Iterates over (type, sequence, whole message) of what the socket receives; with MSG_DONTWAIT in
+    ``flags`` it ends when nothing is queued, else never."""
 
-    __slots__ = ("_buffer", "_offset", "_socket")
+    __slots__ = ("_buffer", "_flags", "_offset", "_socket")
 
-    def __init__(self, source: socket.socket) -> None:
+    def __init__(self, source: socket.socket, flags: int = 0) -> None:
         self._socket = source
+        self._flags = flags
         self._buffer = b""
         self._offset = 0
 
@@ -228,8 +233,11 @@ class MessageReader:
 
     def __next__(self) -> tuple[int, int, bytes]:
         if self._offset >= len(self._buffer):
-            # netlink_dump() fills at most 32 KiB at a time (Linux 4.4).
-            self._buffer = self._socket.recv(65536)
+            try:
+                # netlink_dump() fills at most 32 KiB at a time (Linux 4.4).
+                self._buffer = self._socket.recv(65536, self._flags)
+            except BlockingIOError:
+                raise StopIteration from None
             self._offset = 0
         size, kind, _, sequence, _ = _HEADER.unpack_from(self._buffer, self._offset)
         message = self._buffer[self._offset : self._offset + size]

@@ -1,1 +1,1 @@
-"""Bridges, addresses, published ports and the files that name hosts."""
+"""Networks of containers on this machine: drivers, addresses, published ports and their firewall rules."""
