@@ -42,7 +42,7 @@ def _plan_v1(host: layout.Layout, path: str, resources: Resources) -> CgroupPlan
     asked = {write.controller for write in limits if not write.optional}
     missing = asked - host.mounts.keys()
     if missing:
-        raise FileNotFoundError(f"cgroup controller {sorted(missing)[0]} is not mounted on this host")
+        raise FileNotFoundError(f"cgroup controller {min(missing)} is not mounted on this host")
     parent = os.path.dirname(path)
     dirs = []
     steps: list[list[str]] = []
