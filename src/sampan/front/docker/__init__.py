@@ -1,1 +1,1 @@
-"""The Docker Engine API."""
+"""The Docker Engine API: routes decode a request, call one service of the engine, encode its answer."""

@@ -1,0 +1,89 @@
+"""Routes of processes started in running containers."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+
+from sampan.base.errors import Conflict, InvalidArgument, NotFound, SampanError
+from sampan.engine.views import ExecConfig
+
+from .call import Call
+from .container_views import render_exec
+from .containers import console_size
+from .hijack import Hijacked, hijack, pump
+from .replies import Reply, json_reply
+from .routing import Route
+from .streams import stream_type
+
+STDOUT_FRAME = b"\x01\0\0\0"
+
+
+class ExecStart(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    detach: bool = False
+    tty: bool = False
+    console_size: tuple[int, int] | None = None
+
+
+class ExecCreated(msgspec.Struct, frozen=True, rename="pascal"):
+    id: str
+
+
+async def create(call: Call) -> Reply:
+    config = await call.decode(ExecConfig, ExecConfig())
+    if not config.cmd:
+        raise InvalidArgument("No exec command specified")
+    if call.version < 42:
+        config = msgspec.structs.replace(config, console_size=None)
+    return json_reply(ExecCreated(await call.engine.execs.create(call.name, config)), 201)
+
+
+async def start(call: Call) -> web.StreamResponse:
+    options = await call.decode(ExecStart, ExecStart())
+    size = options.console_size if options.tty and call.version >= 42 else None
+    if options.detach:
+        await call.engine.execs.start(call.name, detach=True, tty=options.tty, console_size=size)
+        return Reply(200)
+    content_type = stream_type(call, options.tty)
+    try:
+        session = await call.engine.execs.start(call.name, detach=False, tty=options.tty, console_size=size)
+    except (NotFound, Conflict):
+        raise
+    except SampanError as error:
+        return await _report_in_stream(call, error.message, options.tty, content_type)
+    if session is None:
+        return Reply(200)
+    try:
+        client = hijack(call.request, content_type)
+    except ConnectionError:
+        await session.close()
+        raise
+    return await pump(client, session)
+
+
+async def _report_in_stream(call: Call, message: str, tty: bool, content_type: str) -> Hijacked:
+    """A command that cannot be started is reported where its output would have been; the exit code
+    (126 or 127) is in the exec's inspection."""
+    text = f"{message}\r\n".encode()
+    client = hijack(call.request, content_type)
+    await client.write(text if tty else STDOUT_FRAME + len(text).to_bytes(4, "big") + text)
+    await client.finish()
+    return Hijacked()
+
+
+async def inspect(call: Call) -> Reply:
+    return json_reply(render_exec(await call.engine.execs.inspect(call.name)))
+
+
+async def resize(call: Call) -> Reply:
+    height, width = console_size(call)
+    await call.engine.execs.resize(call.name, height, width)
+    return Reply(200)
+
+
+ROUTES = (
+    Route("POST", "/containers/{}/exec", create),
+    Route("POST", "/exec/{}/start", start),
+    Route("POST", "/exec/{}/resize", resize),
+    Route("GET", "/exec/{}/json", inspect),
+)

@@ -1,0 +1,5 @@
+"""Routes of images."""
+
+from __future__ import annotations
+
+ROUTES = ()

@@ -1,0 +1,5 @@
+"""Routes of networks."""
+
+from __future__ import annotations
+
+ROUTES = ()

@@ -1,0 +1,84 @@
+"""Ping, version, info, disk usage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from sampan.base.errors import InvalidArgument
+
+from .call import Call
+from .replies import Reply, json_reply
+from .routing import Route
+
+_PING_HEADERS = {
+    "Builder-Version": "1",
+    "Cache-Control": "no-cache, no-store, must-revalidate",
+    "Pragma": "no-cache",
+    "Swarm": "inactive",
+}
+"""Builder-Version 1: clients use the classic ``POST /build`` instead of BuildKit's gRPC."""
+DF_TYPES = ("container", "image", "volume", "build-cache")
+
+
+async def ping(call: Call) -> Reply:
+    return Reply(200, b"OK", "text/plain; charset=utf-8", _PING_HEADERS)
+
+
+async def ping_head(call: Call) -> Reply:
+    return Reply(200, b"", "text/plain; charset=utf-8", _PING_HEADERS)
+
+
+async def version(call: Call) -> Reply:
+    return json_reply(await call.engine.system.version())
+
+
+async def info(call: Call) -> Reply:
+    facts: dict[str, Any] = msgspec.to_builtins(await call.engine.system.info())
+    return json_reply(info_of_version(facts, call.version))
+
+
+def info_of_version(facts: dict[str, Any], version: int) -> dict[str, Any]:
+    """What the fields were in older versions (moby's system router)."""
+    if version < 25:
+        options = facts.get("SecurityOptions") or []
+        facts["SecurityOptions"] = [option.split(",")[0].removeprefix("name=") for option in options]
+    if version < 44:
+        for runtime in (facts.get("Runtimes") or {}).values():
+            runtime.pop("status", None)
+    if version < 46:
+        facts.pop("Containerd", None)
+    if version < 47 and facts.get("RegistryConfig") is not None:
+        facts["RegistryConfig"]["AllowNondistributableArtifactsCIDRs"] = None
+        facts["RegistryConfig"]["AllowNondistributableArtifactsHostnames"] = None
+    if version < 49:
+        facts.pop("FirewallBackend", None)
+        for commit in ("ContainerdCommit", "RuncCommit", "InitCommit"):
+            if facts.get(commit) is not None:
+                facts[commit]["Expected"] = facts[commit].get("ID", "")
+    if version >= 42:
+        facts.pop("KernelMemory", None)
+    if version < 50:
+        facts.pop("DiscoveredDevices", None)
+        facts["BridgeNfIptables"] = False
+        facts["BridgeNfIp6tables"] = False
+    return facts
+
+
+def df_types(call: Call) -> tuple[str, ...]:
+    asked = call.texts("type")
+    if call.version < 42 or not asked:
+        return DF_TYPES
+    for one in asked:
+        if one not in DF_TYPES:
+            raise InvalidArgument(f"unknown object type: {one}")
+    return tuple(asked)
+
+
+ROUTES = (
+    Route("GET", "/_ping", ping),
+    Route("HEAD", "/_ping", ping_head),
+    Route("GET", "/version", version),
+    Route("GET", "/info", info),
+)
