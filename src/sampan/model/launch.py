@@ -71,9 +71,9 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Host path of tini, bound at /sbin/docker-init and put before the arguments; empty for none."""
     seccomp_bpf: bytes = b""
     """The compiled filter (struct sock_filter[]), used instead of spec.linux.seccomp; empty for none."""
-    user: str = ""
-    """``name[:group]`` resolved against the container's own /etc/passwd and /etc/group, inside;
-    empty: spec.process.user as it is."""
+    user: str | None = None
+    """``name[:group]`` resolved against the container's own /etc/passwd and /etc/group, inside; "" is
+    root with root's groups. None: spec.process.user as it is."""
     extra_groups: list[str] = []
     """--group-add, names or numbers, resolved likewise."""
 
@@ -90,7 +90,7 @@ class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
     stdio: Stdio = Stdio()
     cgroups_path: str = ""
     seccomp_bpf: bytes = b""
-    user: str = ""
+    user: str | None = None
     extra_groups: list[str] = []
 
 

@@ -1,0 +1,303 @@
+"""The daemon's side of the runtime: one spawner, and a connection to the monitor of each live process."""
+
+from __future__ import annotations
+
+import asyncio
+import marshal
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from sampan.base.errors import Conflict
+from sampan.kernel import capabilities
+from sampan.kernel import process as proc
+from sampan.kernel.cgroup import layout
+from sampan.model.launch import ExecRequest, ExitStatus, LaunchRequest
+
+from . import planner
+from .errors import SpawnerLost, StartFailed
+from .streams import Attachment, SocketStream
+
+_MESSAGE = 65536
+_UNKNOWN_EXIT = 137
+_BOOT = "import sys; sys.path.insert(0, {path!r}); from sampan.runtime.spawner import main; main({fd})"
+
+
+class Spawner:
+    """The process that forks. Started before the daemon has threads or large imports."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self.pid = 0
+
+    def start(self) -> None:
+        """Fork and exec it; returns when it is ready. Costs about 60 ms once."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        path = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        os.set_inheritable(theirs.fileno(), True)
+        boot = _BOOT.format(path=path, fd=theirs.fileno())
+        arguments = [sys.executable, "-I", "-S", "-c", boot]
+        self.pid = os.posix_spawn(sys.executable, arguments, _environment())
+        theirs.close()
+        if ours.recv(16) != b"ready":
+            raise SpawnerLost("the spawner did not start: see the daemon's standard error")
+        ours.setblocking(False)
+        self._socket = ours
+
+    def send(self, program: bytes, fds: list[int]) -> None:
+        """Ask for a monitor. Raises SpawnerLost after starting a new spawner."""
+        if self._socket is None:
+            self.start()
+        assert self._socket is not None
+        try:
+            socket.send_fds(self._socket, [program], fds)
+        except (BrokenPipeError, ConnectionResetError):
+            self._reap()
+            self.start()
+            socket.send_fds(self._socket, [program], fds)
+
+    def _reap(self) -> None:
+        assert self._socket is not None
+        self._socket.close()
+        self._socket = None
+        os.waitpid(self.pid, 0)
+
+    def stop(self) -> None:
+        """End the spawner. Monitors and containers go on."""
+        if self._socket is not None:
+            self._reap()
+
+
+def _environment() -> dict[str, str]:
+    """Only what a start of Python needs: the daemon's variables are nobody's business further down."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
+
+
+class SupervisedProcess:
+    """A live process with a monitor (engine.ports.Supervised)."""
+
+    def __init__(self, process_id: str, control: socket.socket) -> None:
+        self.id = process_id
+        self.pid = 0
+        self.started_ns = 0
+        self._control = control
+        self._pidfd = -1
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self.started: asyncio.Future[None] = loop.create_future()
+        self._exit: asyncio.Future[ExitStatus] = loop.create_future()
+        self._gone: asyncio.Future[None] = loop.create_future()
+        self._ended: Callable[[], None] | None = None
+        control.setblocking(False)
+        loop.add_reader(control.fileno(), self._readable)
+
+    def _readable(self) -> None:
+        try:
+            data = self._control.recv(_MESSAGE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._closed()
+            return
+        kind, *rest = marshal.loads(data)  # noqa: S302 - from our own monitor
+        if kind == "started":
+            self._on_started(*rest)
+        elif kind == "failed":
+            self.started.set_exception(StartFailed(*rest))
+        elif kind == "exited":
+            self._on_exited(ExitStatus(exit_code=rest[0], finished_ns=rest[1], oom_killed=rest[2]))
+
+    def _on_started(self, pid: int, started_ns: int) -> None:
+        self.pid, self.started_ns = pid, started_ns
+        try:
+            self._pidfd = proc.pidfd_open(pid)
+        except ProcessLookupError:
+            self._pidfd = -1  # ended already; the monitor's next message says how
+        if not self.started.done():
+            self.started.set_result(None)
+
+    def _on_exited(self, status: ExitStatus) -> None:
+        self.pid = 0
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        if not self._exit.done():
+            self._exit.set_result(status)
+
+    def _closed(self) -> None:
+        """The monitor's end is closed: after ``exited`` this is its normal end, otherwise it was killed,
+        and the process with it (PR_SET_PDEATHSIG)."""
+        self._loop.remove_reader(self._control.fileno())
+        self._control.close()
+        if not self.started.done():
+            self.started.set_exception(StartFailed("the monitor ended before the process was started", 125))
+        elif not self._exit.done() and self.started.exception() is None:
+            self._on_exited(ExitStatus(exit_code=_UNKNOWN_EXIT, finished_ns=0))
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+    async def wait(self) -> ExitStatus:
+        """How the process ended. Any number of waiters."""
+        return await asyncio.shield(self._exit)
+
+    async def released(self) -> None:
+        """After the end: the monitor has removed the control groups and its socket, and is gone."""
+        await asyncio.shield(self._gone)
+
+    async def attach(self, *, stdin: bool, stdout: bool, stderr: bool) -> SocketStream:
+        """A stream to and from the process. Raises Conflict when it has ended."""
+        ours, theirs = _stream_pair()
+        try:
+            self._send(("attach", stdin, stdout, stderr), [theirs.fileno()])
+        except Conflict:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return SocketStream(ours)
+
+    async def resize(self, height: int, width: int) -> None:
+        """The size of the terminal; nothing happens without one."""
+        self._send(("resize", height, width))
+
+    async def reopen_log(self) -> None:
+        self._send(("reopen",))
+
+    def kill(self, signal_number: int) -> None:
+        """Through a pidfd. Raises Conflict when the process has ended."""
+        if self._pidfd < 0:
+            raise Conflict(f"process of {self.id} is not running")
+        try:
+            signal.pidfd_send_signal(self._pidfd, signal_number)
+        except ProcessLookupError:
+            raise Conflict(f"process of {self.id} is not running") from None
+
+    def _send(self, message: tuple[Any, ...], fds: Sequence[int] = ()) -> None:
+        try:
+            socket.send_fds(self._control, [marshal.dumps(message)], list(fds))
+        except (OSError, ValueError) as error:
+            raise Conflict(f"process of {self.id} is not running") from error
+
+
+class RuntimeClient:
+    """Starts processes and finds them again (engine.ports.Runtime)."""
+
+    def __init__(self, spawner: Spawner, host: planner.Host | None = None) -> None:
+        self._spawner = spawner
+        self._host = host or planner.Host(layout=layout.detect(), last_capability=capabilities.last_number())
+        self._last: dict[str, SupervisedProcess] = {}
+        """By id: a new run of a container waits until the monitor of the last one has cleaned up."""
+
+    async def launch(
+        self, request: LaunchRequest, attachments: Sequence[Attachment] = ()
+    ) -> SupervisedProcess:
+        """Returns when execve has succeeded. Raises StartFailed."""
+        return await self._start(request.id, request.run_dir, self.plan(request), attachments)
+
+    async def exec(self, request: ExecRequest, attachments: Sequence[Attachment] = ()) -> SupervisedProcess:
+        """One more process in a running container."""
+        program = planner.plan_exec(request, self._host)
+        return await self._start(request.id, request.run_dir, program, attachments)
+
+    def plan(self, request: LaunchRequest) -> planner.Program:
+        """What a launch would do; ``sampan debug explain`` shows it."""
+        return planner.plan_launch(request, self._host)
+
+    async def _start(
+        self,
+        process_id: str,
+        run_dir: str,
+        program: planner.Program,
+        attachments: Sequence[Attachment],
+    ) -> SupervisedProcess:
+        before = self._last.get(process_id)
+        if before is not None:
+            await before.released()
+        os.makedirs(run_dir, mode=0o700, exist_ok=True)
+        _forget_exit(run_dir)
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pairs = [_stream_pair() for _ in attachments]
+        program["clients"] = [[a.stdin, a.stdout, a.stderr] for a in attachments]
+        try:
+            fds = [theirs.fileno(), *(pair[1].fileno() for pair in pairs)]
+            self._spawner.send(marshal.dumps(program), fds)
+        except BaseException:
+            control.close()
+            for ours, _ in pairs:
+                ours.close()
+            raise
+        finally:
+            theirs.close()
+            for _, end in pairs:
+                end.close()
+        process = SupervisedProcess(process_id, control)
+        for attachment, (ours, _) in zip(attachments, pairs, strict=True):
+            attachment.connected(SocketStream(ours))
+        await process.started
+        self._remember(process)
+        return process
+
+    def _remember(self, process: SupervisedProcess) -> None:
+        self._last[process.id] = process
+
+        def forget(_: asyncio.Future[None]) -> None:
+            if self._last.get(process.id) is process:
+                del self._last[process.id]
+
+        process._gone.add_done_callback(forget)
+
+    async def recover(self, process_id: str, run_dir: str) -> SupervisedProcess | ExitStatus | None:
+        """After a restart of the daemon: the live process, how it ended meanwhile, or None."""
+        control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            control.close()
+            return None
+        try:
+            control.connect(f"/proc/self/fd/{directory}/monitor.sock")
+        except (FileNotFoundError, ConnectionRefusedError):
+            control.close()
+            return read_exit(run_dir)
+        finally:
+            os.close(directory)
+        process = SupervisedProcess(process_id, control)
+        try:
+            await process.started
+        except StartFailed:
+            return read_exit(run_dir)
+        self._remember(process)
+        return process
+
+    def stop(self) -> None:
+        """End the spawner; what it started goes on."""
+        self._spawner.stop()
+
+
+def read_exit(run_dir: str) -> ExitStatus | None:
+    """What the monitor left behind, or None."""
+    try:
+        with open(f"{run_dir}/exit.json", "rb") as file:
+            return msgspec.json.decode(file.read(), type=ExitStatus)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+
+
+def _forget_exit(run_dir: str) -> None:
+    try:
+        os.unlink(f"{run_dir}/exit.json")
+    except FileNotFoundError:
+        return
+
+
+def _stream_pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,0 +1,391 @@
+"""The plan of a start: from an OCI specification to the list of operations that the sandbox carries out.
+
+Pure: what it must know of the host is in :class:`Host`. ``sampan debug explain`` prints its answer through
+:func:`describe`.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from sampan.base.errors import InvalidArgument
+from sampan.kernel import capabilities
+from sampan.kernel import mount as mnt
+from sampan.kernel import process as proc
+from sampan.kernel.cgroup.layout import Layout
+from sampan.model.launch import ExecRequest, LaunchRequest, LogSink, Stdio
+from sampan.model.oci import Device, Linux, OCIMount, Process, Resources, RuntimeSpec
+
+from . import cgroups, mountoptions
+from .sandbox import Operation
+
+Program = dict[str, Any]
+"""What crosses to the monitor, by marshal: plain lists, strings, numbers and bytes."""
+
+_DEFAULT_DEVICES = (
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/tty", 5, 0),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+)
+"""Every container has them (runtime-spec config-linux.md, "Default Devices")."""
+
+_DEVICE_LINKS = (
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+)
+
+_DEVICE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+_EXEC_NAMESPACES = (
+    proc.CLONE_NEWNS
+    | proc.CLONE_NEWNET
+    | proc.CLONE_NEWIPC
+    | proc.CLONE_NEWUTS
+    | proc.CLONE_NEWCGROUP
+    | proc.CLONE_NEWTIME
+)
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan depends on besides the request."""
+
+    layout: Layout
+    last_capability: int
+
+
+def plan_launch(request: LaunchRequest, host: Host) -> Program:
+    """A container's init. Raises InvalidArgument for a specification that can never be started."""
+    spec = request.spec
+    process = _require_process(spec.process)
+    linux = spec.linux
+    group = cgroups.plan_cgroup(host.layout, linux.cgroups_path, linux.resources or Resources())
+    flags, joins = _namespaces(linux)
+    unified = host.layout.version == 2
+    operations: list[Operation] = [["session"]]
+    if not unified:
+        operations.append(["enter-cgroup", group.enter])
+    if flags & proc.CLONE_NEWCGROUP:
+        # only now, so that the group just entered is the root of the new view
+        flags &= ~proc.CLONE_NEWCGROUP
+        operations.append(["unshare", proc.CLONE_NEWCGROUP])
+    id_maps = _id_maps(linux) if flags & proc.CLONE_NEWUSER else []
+    if id_maps:
+        operations += [["await", "maps"], ["become-root"]]
+    operations += [["join", path, kind] for path, kind in joins if kind != proc.CLONE_NEWPID]
+    if flags & proc.CLONE_NEWNS:
+        operations += _root_operations(request, host)
+    if spec.hostname and flags & proc.CLONE_NEWUTS:
+        operations.append(["hostname", spec.hostname])
+    if spec.domainname and flags & proc.CLONE_NEWUTS:
+        operations.append(["domainname", spec.domainname])
+    operations += _network_operations(request, bool(flags & proc.CLONE_NEWNET))
+    operations += [["sysctl", key, value] for key, value in linux.sysctl.items()]
+    if flags & proc.CLONE_NEWNS:
+        operations += [["read-only", path] for path in linux.readonly_paths]
+        operations += [["mask", path] for path in linux.masked_paths]
+        root = spec.root
+        spread = mountoptions.PROPAGATION.get(linux.rootfs_propagation, 0)
+        operations.append(["pivot", bool(root and root.readonly), spread])
+    operations.append(["keyring", request.id])
+    operations += _process_operations(process, request.user, request.extra_groups, request.seccomp_bpf, host)
+    oom = host.layout.directory("memory", linux.cgroups_path) if "memory" in _memory_hosts(host) else ""
+    return {
+        "run_dir": request.run_dir,
+        "cgroup_steps": group.steps,
+        "cgroup_dirs": group.dirs,
+        "cgroup_into": group.dirs[0] if unified else "",
+        "oom_path": oom + ("/memory.events" if unified else "/memory.oom_control") if oom else "",
+        "parent_namespaces": [list(join) for join in joins if join[1] == proc.CLONE_NEWPID],
+        "time_offsets": _time_offsets(linux),
+        "clone_flags": flags & ~proc.CLONE_NEWTIME,
+        "id_maps": id_maps,
+        "links": [msgspec.structs.asdict(link) for link in request.links],
+        "operations": operations,
+        "stdio": _stdio(request.stdio, process),
+        "log": _log(request.stdio.log),
+    }
+
+
+def plan_exec(request: ExecRequest, host: Host) -> Program:
+    """One more process in the namespaces and groups of a running container."""
+    process = _require_process(request.process)
+    operations: list[Operation] = [["session"]]
+    if request.cgroups_path:
+        operations.append(["enter-cgroup", cgroups.enter_files(host.layout, request.cgroups_path), True])
+    operations.append(["join-process", request.container_pid, _EXEC_NAMESPACES])
+    if request.stdio.tty:
+        operations.append(["terminal", request.stdio.console_height, request.stdio.console_width])
+    operations.append(["keyring", request.id])
+    operations += _process_operations(process, request.user, request.extra_groups, request.seccomp_bpf, host)
+    return {
+        "run_dir": request.run_dir,
+        "cgroup_steps": [],
+        "cgroup_dirs": [],
+        "cgroup_into": "",
+        "oom_path": "",
+        "parent_namespaces": [[f"/proc/{request.container_pid}/ns/pid", proc.CLONE_NEWPID]],
+        "time_offsets": "",
+        "clone_flags": 0,
+        "id_maps": [],
+        "links": [],
+        "operations": operations,
+        "stdio": _stdio(request.stdio, process),
+        "log": _log(request.stdio.log),
+    }
+
+
+def describe(program: Program) -> Iterator[str]:
+    """The plan line by line, for a person."""
+    for step in program["cgroup_steps"]:
+        yield f"monitor: cgroup {' '.join(step)}"
+    yield f"monitor: clone3 {_flag_names(program['clone_flags'])}"
+    for link in program["links"]:
+        yield f"monitor: veth {link['host_name']} in {link['bridge']}, {link['container_name']} inside"
+    for operation in program["operations"]:
+        parts = [f"<{len(p)} bytes>" if isinstance(p, bytes) else str(p) for p in operation[1:]]
+        yield f"init: {operation[0]} {' '.join(parts)}".rstrip()
+
+
+def _flag_names(flags: int) -> str:
+    names = [name for name, bit in proc.NAMESPACE_FLAGS.items() if flags & bit]
+    return " ".join(names) or "in the namespaces of the host"
+
+
+def _require_process(process: Process | None) -> Process:
+    if process is None or not process.args:
+        raise InvalidArgument("no command specified")
+    if not process.cwd.startswith("/"):
+        raise InvalidArgument(
+            f"the working directory '{process.cwd}' is invalid, it needs to be an absolute path"
+        )
+    return process
+
+
+def _memory_hosts(host: Host) -> set[str]:
+    return {"memory"} if host.layout.version == 2 or "memory" in host.layout.mounts else set()
+
+
+# --- namespaces -------------------------------------------------------------------------------------------
+
+
+def _namespaces(linux: Linux) -> tuple[int, list[tuple[str, int]]]:
+    """Flags of the new ones and files of those to join; a user namespace is joined first."""
+    flags = 0
+    joins: list[tuple[str, int]] = []
+    for namespace in linux.namespaces:
+        kind = proc.NAMESPACE_FLAGS.get(namespace.type)
+        if kind is None:
+            raise InvalidArgument(f"unknown namespace type {namespace.type!r}")
+        if namespace.path:
+            joins.append((namespace.path, kind))
+        else:
+            flags |= kind
+    joins.sort(key=lambda join: join[1] != proc.CLONE_NEWUSER)
+    return flags, joins
+
+
+def _id_maps(linux: Linux) -> list[list[str]]:
+    def lines(mappings: list[Any]) -> str:
+        return "".join(f"{m.container_id} {m.host_id} {m.size}\n" for m in mappings)
+
+    return [["uid_map", lines(linux.uid_mappings)], ["gid_map", lines(linux.gid_mappings)]]
+
+
+def _time_offsets(linux: Linux) -> str:
+    if not any(namespace.type == "time" and not namespace.path for namespace in linux.namespaces):
+        return ""
+    offsets = linux.time_offsets or {"monotonic": {}}
+    return "".join(
+        f"{clock} {value.get('secs', 0)} {value.get('nanosecs', 0)}\n" for clock, value in offsets.items()
+    )
+
+
+def _network_operations(request: LaunchRequest, own_namespace: bool) -> list[Operation]:
+    if not own_namespace:
+        return []
+    if not request.links:
+        return [["loopback"]]
+    return [
+        ["await", "links"],
+        *(["network", k.container_name, k.addresses, k.gateway4, k.gateway6] for k in request.links),
+    ]
+
+
+# --- root and mounts --------------------------------------------------------------------------------------
+
+
+def _root_operations(request: LaunchRequest, host: Host) -> list[Operation]:
+    spec = request.spec
+    linux = spec.linux
+    spread = mountoptions.PROPAGATION.get(linux.rootfs_propagation, mnt.MS_PRIVATE | mnt.MS_REC)
+    operations: list[Operation] = []
+    if request.root is not None:
+        overlay = request.root
+        # what a bind asks for (rshared, rslave) must reach the host, so the tree is then only a slave
+        operations.append(["propagation", spread if spread & mnt.MS_REC else spread | mnt.MS_REC])
+        operations.append(
+            ["overlay", overlay.lower, overlay.upper, overlay.work, overlay.options, request.run_dir]
+        )
+    else:
+        if spec.root is None:
+            raise InvalidArgument("the specification has no root")
+        operations.append(["propagation", spread | mnt.MS_REC])
+        operations.append(["bind-root", spec.root.path, mnt.MS_PRIVATE])
+    has_dev = False
+    for entry in spec.mounts:
+        operations += _mount_operations(entry, spec, host)
+        if entry.destination.rstrip("/") == "/dev" and entry.type == "tmpfs":
+            has_dev = True
+            operations += _device_operations(linux.devices)
+    if not has_dev:
+        operations += _device_operations(linux.devices)
+    if spec.process is not None and spec.process.terminal:
+        stdio = request.stdio
+        operations.append(["console", stdio.console_height, stdio.console_width])
+    return operations
+
+
+def _mount_operations(entry: OCIMount, spec: RuntimeSpec, host: Host) -> list[Operation]:
+    options = mountoptions.decode(entry.options)
+    if entry.type == "cgroup":
+        return _cgroup_mounts(entry, options, spec, host)
+    if entry.type == "bind" or options.bind:
+        recursive = bool(options.flags & mnt.MS_REC)
+        namespace = ""
+        source = entry.source
+        if source.startswith("/proc/") and source.split("/")[3:4] == ["root"]:
+            # a path of another container: only its own mount namespace can clone it
+            _, _, pid, _, inside = source.split("/", 4)
+            namespace, source = f"/proc/{pid}/ns/mnt", f"/{inside}"
+        add, clear = options.add | options.deep_add, options.clear | options.deep_clear
+        deep = bool(options.deep_add or options.deep_clear)
+        return [["bind", source, entry.destination, recursive, add, clear, options.spread, deep, namespace]]
+    flags = options.flags & ~mnt.MS_REC
+    return [["mount", entry.source, entry.destination, entry.type, flags, options.data, options.spread]]
+
+
+def _cgroup_mounts(
+    entry: OCIMount, options: mountoptions.MountOptions, spec: RuntimeSpec, host: Host
+) -> list[Operation]:
+    """The container's own groups below /sys/fs/cgroup: on v2 one mount, on v1 one for each hierarchy."""
+    linux = spec.linux
+    private = any(n.type == "cgroup" and not n.path for n in linux.namespaces)
+    target = entry.destination
+    flags = options.flags & ~mnt.MS_REC
+    if host.layout.version == 2:
+        if private:
+            return [["mount", "cgroup", target, "cgroup2", flags, "", 0]]
+        source = host.layout.directory("", linux.cgroups_path)
+        return [["bind", source, target, True, options.add, options.clear, 0, False]]
+    tmpfs = flags & ~mnt.MS_RDONLY
+    operations: list[Operation] = [["mount", "tmpfs", target, "tmpfs", tmpfs, "mode=755", 0]]
+    known: dict[str, str] = {}
+    for controller, point in host.layout.mounts.items():
+        name = os.path.basename(point)
+        if point not in known:
+            known[point] = name
+            source = point + linux.cgroups_path
+            if not _joined(controller, host, linux):
+                continue
+            operations.append(
+                ["bind", source, f"{target}/{name}", True, options.add, options.clear, 0, False]
+            )
+        if controller != name:
+            operations.append(["symlink", name, f"{target}/{controller}"])
+    if options.flags & mnt.MS_RDONLY:
+        operations.append(["attributes", target, mnt.MOUNT_ATTR_RDONLY])
+    return operations
+
+
+def _joined(controller: str, host: Host, linux: Linux) -> bool:
+    """Whether the container has a group in this hierarchy (only those have one that it needs)."""
+    directory = host.layout.directory(controller, linux.cgroups_path)
+    group = cgroups.plan_cgroup(host.layout, linux.cgroups_path, linux.resources or Resources())
+    return directory in group.dirs
+
+
+def _device_operations(devices: list[Device]) -> list[Operation]:
+    operations: list[Operation] = []
+    given = {device.path for device in devices}
+    for path, major, minor in _DEFAULT_DEVICES:
+        if path not in given:
+            operations.append(["device", path, stat.S_IFCHR | 0o666, major, minor, 0, 0])
+    for device in devices:
+        kind = _DEVICE_TYPES.get(device.type)
+        if kind is None:
+            raise InvalidArgument(f"unknown type {device.type!r} of device {device.path}")
+        mode = kind | (0o666 if device.file_mode is None else device.file_mode & 0o7777)
+        operations.append(
+            ["device", device.path, mode, device.major, device.minor, device.uid or 0, device.gid or 0]
+        )
+    operations += [["symlink", target, path] for target, path in _DEVICE_LINKS]
+    operations.append(["symlink", "pts/ptmx", "/dev/ptmx"])
+    return operations
+
+
+# --- the process ------------------------------------------------------------------------------------------
+
+
+def _process_operations(
+    process: Process, user: str | None, extra_groups: list[str], bpf: bytes, host: Host
+) -> list[Operation]:
+    operations: list[Operation] = []
+    for limit in process.rlimits:
+        kind = getattr(resource, limit.type, None)
+        if kind is None:
+            raise InvalidArgument(f"unknown rlimit {limit.type}")
+        operations.append(["rlimit", kind, _limit(limit.soft), _limit(limit.hard)])
+    if process.oom_score_adj is not None:
+        operations.append(["oom-score", process.oom_score_adj])
+    if process.apparmor_profile:
+        operations.append(["apparmor", process.apparmor_profile])
+    who = process.user
+    operations += [
+        ["user", user, extra_groups, who.uid, who.gid, who.additional_gids],
+        ["working-directory", process.cwd],
+        ["credentials", _capability_masks(process), host.last_capability, process.no_new_privileges, bpf],
+        ["execute", process.args, process.env, process.cwd, 0o022 if who.umask is None else who.umask],
+    ]
+    return operations
+
+
+def _limit(value: int) -> int:
+    """-1 and Go's unsigned forms of it are RLIM_INFINITY."""
+    return -1 if value < 0 or value >= 2**63 - 1 else value
+
+
+def _capability_masks(process: Process) -> dict[str, int]:
+    sets = process.capabilities
+    if sets is None:
+        return {}
+    mask = capabilities.mask
+    return {
+        "bounding": mask(sets.bounding),
+        "effective": mask(sets.effective),
+        "permitted": mask(sets.permitted),
+        "inheritable": mask(sets.inheritable),
+        "ambient": mask(sets.ambient),
+    }
+
+
+def _stdio(stdio: Stdio, process: Process) -> dict[str, Any]:
+    return {
+        "tty": process.terminal or stdio.tty,
+        "open_stdin": stdio.open_stdin,
+        "stdin_once": stdio.stdin_once,
+    }
+
+
+def _log(sink: LogSink | None) -> dict[str, Any] | None:
+    return None if sink is None else msgspec.structs.asdict(sink)
