@@ -1,0 +1,67 @@
+"""What every command works with: the daemon's address and the terminal."""
+
+from __future__ import annotations
+
+import posix
+import sys
+
+from sampan.cli.endpoint import DEFAULT_ADDRESS, Endpoint, TlsFiles
+from sampan.cli.http import API_VERSION, Client
+
+
+def environment(name: str) -> str:
+    """A variable's value or ""; ``os.environ`` would import ``os`` for it."""
+    value = posix.environ.get(name.encode())
+    return value.decode("utf-8", "surrogateescape") if value else ""
+
+
+def is_terminal(descriptor: int) -> bool:
+    return posix.isatty(descriptor)
+
+
+class Session:
+    """One run of the command."""
+
+    def __init__(self, address: str = "", tls: TlsFiles | None = None, debug: bool = False) -> None:
+        self._address = address
+        self._tls = tls
+        self.debug = debug
+        self._client: Client | None = None
+        self._colours: bool | None = None
+
+    @property
+    def client(self) -> Client:
+        if self._client is None:
+            address = (
+                self._address or environment("SAMPAN_HOST") or environment("DOCKER_HOST") or DEFAULT_ADDRESS
+            )
+            tls = self._tls or _tls_of_environment()
+            endpoint = Endpoint(address, tls)
+            self._client = Client(endpoint, environment("DOCKER_API_VERSION") or API_VERSION)
+        return self._client
+
+    def another_client(self) -> Client:
+        """A client with a connection of its own, for what goes on beside a stream."""
+        return Client(self.client.endpoint, self.client.version)
+
+    @property
+    def colours(self) -> bool:
+        """Whether standard output takes colours: a terminal that is not dumb, and no NO_COLOR."""
+        if self._colours is None:
+            self._colours = (
+                is_terminal(1) and not environment("NO_COLOR") and environment("TERM") not in ("", "dumb")
+            )
+        return self._colours
+
+    def warn(self, message: str) -> None:
+        sys.stdout.flush()
+        print(message, file=sys.stderr, flush=True)
+
+
+def _tls_of_environment() -> TlsFiles | None:
+    if not environment("DOCKER_TLS_VERIFY") and not environment("DOCKER_TLS"):
+        return None
+    folder = environment("DOCKER_CERT_PATH") or environment("HOME") + "/.docker"
+    return TlsFiles(
+        f"{folder}/ca.pem", f"{folder}/cert.pem", f"{folder}/key.pem", bool(environment("DOCKER_TLS_VERIFY"))
+    )

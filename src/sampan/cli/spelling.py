@@ -1,0 +1,31 @@
+"""Guessing what was meant by a word that does not exist. Loaded only then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def distance(left: str, right: str) -> int:
+    """Edits between two words: insert, delete, replace, swap of neighbours (optimal string alignment)."""
+    rows = [list(range(len(right) + 1))]
+    for i, a in enumerate(left, 1):
+        row = [i]
+        for j, b in enumerate(right, 1):
+            cost = min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (a != b))
+            if i > 1 and j > 1 and a == right[j - 2] and left[i - 2] == b:
+                cost = min(cost, rows[-2][j - 2] + 1)
+            row.append(cost)
+        rows.append(row)
+    return rows[-1][-1]
+
+
+def nearest(wrong: str, known: Sequence[str]) -> list[str]:
+    """At most three known words that a slip of the fingers turns into the wrong one, nearest first."""
+    bare = wrong.lstrip("-")
+    allowed = 1 if len(bare) <= 4 else 2
+    scored = []
+    for word in known:
+        edits = distance(wrong, word)
+        if edits <= allowed or (len(bare) >= 3 and word.lstrip("-").startswith(bare)):
+            scored.append((edits, word))
+    return [word for _, word in sorted(scored)[:3]]
