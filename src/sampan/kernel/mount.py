@@ -119,16 +119,16 @@ def clone_tree(path: str, recursive: bool, dir_fd: int = -100) -> int:
     return syscall(SYS_OPEN_TREE, dir_fd, os.fsencode(path), flags, what=path or f"fd {dir_fd}")
 
 
-def attach(tree_fd: int, target_fd: int) -> None:
-    """Put a detached mount on an open directory or file (move_mount(2))."""
+def attach(tree_fd: int, target_fd: int, name: str = "") -> None:
+    """Put a detached mount on an open directory or file, or on ``name`` in that directory (move_mount(2))."""
     syscall(
         SYS_MOVE_MOUNT,
         tree_fd,
         b"",
         target_fd,
-        b"",
-        MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
-        what=f"fd {target_fd}",
+        os.fsencode(name),
+        MOVE_MOUNT_F_EMPTY_PATH | (0 if name else MOVE_MOUNT_T_EMPTY_PATH),
+        what=name or f"fd {target_fd}",
     )
 
 

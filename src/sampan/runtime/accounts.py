@@ -5,9 +5,11 @@ Read inside the container, after pivot_root, so that no link in the image leads 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 _LARGEST = 2**31 - 1
+_LARGEST_FILE = 1 << 18
 
 
 def resolve_user(
@@ -68,10 +70,13 @@ def _group(table: list[list[str]], name: str) -> int:
 def _table(path: str, columns: int) -> list[list[str]]:
     """Rows of colon-separated fields, short ones filled up; a file that is not there has none."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            text = file.read(1 << 20)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return []
+    try:
+        text = os.read(fd, _LARGEST_FILE).decode("utf-8", "surrogateescape")
+    finally:
+        os.close(fd)
     rows = []
     for line in text.splitlines():
         fields = line.strip().split(":")

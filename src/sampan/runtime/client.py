@@ -193,7 +193,9 @@ class RuntimeClient:
 
     def __init__(self, spawner: Spawner, host: planner.Host | None = None) -> None:
         self._spawner = spawner
-        self._host = host or planner.Host(layout=layout.detect(), last_capability=capabilities.last_capability())
+        self._host = host or planner.Host(
+            layout=layout.detect(), last_capability=capabilities.last_capability()
+        )
         self._last: dict[str, SupervisedProcess] = {}
         """By id: a new run of a container waits until the monitor of the last one has cleaned up."""
 

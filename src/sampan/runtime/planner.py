@@ -288,50 +288,41 @@ def _cgroup_mounts(
             return [["mount", "cgroup", target, "cgroup2", flags, "", 0]]
         source = host.layout.directory("", linux.cgroups_path)
         return [["bind", source, target, True, options.add, options.clear, 0, False]]
-    tmpfs = flags & ~mnt.MS_RDONLY
-    operations: list[Operation] = [["mount", "tmpfs", target, "tmpfs", tmpfs, "mode=755", 0]]
-    known: dict[str, str] = {}
+    group = cgroups.plan_cgroup(host.layout, linux.cgroups_path, linux.resources or Resources())
+    binds: list[list[str]] = []
+    links: list[list[str]] = []
+    seen: set[str] = set()
     for controller, point in host.layout.mounts.items():
         name = os.path.basename(point)
-        if point not in known:
-            known[point] = name
-            source = point + linux.cgroups_path
-            if not _joined(controller, host, linux):
-                continue
-            operations.append(
-                ["bind", source, f"{target}/{name}", True, options.add, options.clear, 0, False]
-            )
+        if point + linux.cgroups_path not in group.dirs:
+            continue  # the container has no group in this hierarchy
+        if point not in seen:
+            seen.add(point)
+            binds.append([point + linux.cgroups_path, name])
         if controller != name:
-            operations.append(["symlink", name, f"{target}/{controller}"])
-    if options.flags & mnt.MS_RDONLY:
-        operations.append(["attributes", target, mnt.MOUNT_ATTR_RDONLY])
-    return operations
-
-
-def _joined(controller: str, host: Host, linux: Linux) -> bool:
-    """Whether the container has a group in this hierarchy (only those have one that it needs)."""
-    directory = host.layout.directory(controller, linux.cgroups_path)
-    group = cgroups.plan_cgroup(host.layout, linux.cgroups_path, linux.resources or Resources())
-    return directory in group.dirs
+            links.append([name, controller])
+    writable = flags & ~mnt.MS_RDONLY
+    return [
+        ["mount", "tmpfs", target, "tmpfs", writable, "mode=755", 0],
+        ["cgroup-views", target, binds, links, options.add],
+    ]
 
 
 def _device_operations(devices: list[Device]) -> list[Operation]:
-    operations: list[Operation] = []
     given = {device.path for device in devices}
-    for path, major, minor in _DEFAULT_DEVICES:
-        if path not in given:
-            operations.append(["device", path, stat.S_IFCHR | 0o666, major, minor, 0, 0])
+    nodes: list[list[Any]] = [
+        [path, stat.S_IFCHR | 0o666, major, minor, 0, 0]
+        for path, major, minor in _DEFAULT_DEVICES
+        if path not in given
+    ]
     for device in devices:
         kind = _DEVICE_TYPES.get(device.type)
         if kind is None:
             raise InvalidArgument(f"unknown type {device.type!r} of device {device.path}")
         mode = kind | (0o666 if device.file_mode is None else device.file_mode & 0o7777)
-        operations.append(
-            ["device", device.path, mode, device.major, device.minor, device.uid or 0, device.gid or 0]
-        )
-    operations += [["symlink", target, path] for target, path in _DEVICE_LINKS]
-    operations.append(["symlink", "pts/ptmx", "/dev/ptmx"])
-    return operations
+        nodes.append([device.path, mode, device.major, device.minor, device.uid or 0, device.gid or 0])
+    links = [*_DEVICE_LINKS, ("pts/ptmx", "/dev/ptmx")]
+    return [["devices", nodes], ["symlinks", [list(link) for link in links]]]
 
 
 # --- the process ------------------------------------------------------------------------------------------

@@ -248,36 +248,72 @@ def directory(sandbox: Sandbox, path: str, mode: int) -> None:
     os.close(make_directories(sandbox.root_fd, path, mode))
 
 
-def device(sandbox: Sandbox, path: str, mode: int, major: int, minor: int, uid: int, gid: int) -> None:
-    """mknod; where the kernel refuses it (user namespaces) the host's node is bound instead."""
-    parent, name = _parent(sandbox, path)
+def devices(sandbox: Sandbox, nodes: list[list[Any]]) -> None:
+    """mknod for each (path, mode, major, minor, uid, gid); where the kernel refuses it (user namespaces)
+    the host's node is bound instead."""
+    with _Parents(sandbox) as parents:
+        for path, mode, major, minor, uid, gid in nodes:
+            parent, name = parents.of(path)
+            try:
+                os.mknod(name, mode, os.makedev(major, minor), dir_fd=parent)
+                if uid or gid:
+                    os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+            except FileExistsError:
+                continue
+            except PermissionError:
+                bind(sandbox, path, path)
+
+
+def symlinks(sandbox: Sandbox, links: list[list[str]]) -> None:
+    """(target, path) each; what the image has in its place stays."""
+    with _Parents(sandbox) as parents:
+        for target, path in links:
+            parent, name = parents.of(path)
+            try:
+                os.symlink(target, name, dir_fd=parent)
+            except FileExistsError:
+                continue
+
+
+class _Parents:
+    """Open directories of paths in the root, made when missing; neighbours share one look-up."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._root_fd = sandbox.root_fd
+        self._open: dict[str, int] = {}
+
+    def of(self, path: str) -> tuple[int, str]:
+        head, _, name = path.rpartition("/")
+        if head not in self._open:
+            self._open[head] = make_directories(self._root_fd, head or "/")
+        return self._open[head], name
+
+    def __enter__(self) -> _Parents:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._open.values():
+            os.close(fd)
+
+
+def cgroup_views(
+    sandbox: Sandbox, target: str, binds: list[list[str]], links: list[list[str]], add: int
+) -> None:
+    """cgroup v1: the container's group of each hierarchy below the fresh tmpfs at ``target``, where no
+    link can mislead; then the tmpfs itself gets the attributes (read-only, as a rule)."""
+    directory = open_in_root(sandbox.root_fd, target, os.O_PATH | os.O_DIRECTORY)
     try:
-        try:
-            os.mknod(name, mode, os.makedev(major, minor), dir_fd=parent)
-            if uid or gid:
-                os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
-            os.chmod(f"/proc/self/fd/{parent}/{name}", mode & 0o7777)
-        except FileExistsError:
-            pass
-        except PermissionError:
-            bind(sandbox, path, path)
+        for source, name in binds:
+            os.mkdir(name, 0o755, dir_fd=directory)
+            tree = mnt.clone_tree(source, False)
+            mnt.set_attributes(tree, add=add)
+            mnt.attach(tree, directory, name)
+            os.close(tree)
+        for link, name in links:
+            os.symlink(link, name, dir_fd=directory)
+        mnt.set_attributes(directory, add=add & mnt.MOUNT_ATTR_RDONLY)
     finally:
-        os.close(parent)
-
-
-def symlink(sandbox: Sandbox, target: str, path: str) -> None:
-    parent, name = _parent(sandbox, path)
-    try:
-        os.symlink(target, name, dir_fd=parent)
-    except FileExistsError:
-        pass
-    finally:
-        os.close(parent)
-
-
-def _parent(sandbox: Sandbox, path: str) -> tuple[int, str]:
-    head, _, name = path.rpartition("/")
-    return make_directories(sandbox.root_fd, head or "/"), name
+        os.close(directory)
 
 
 def mask(sandbox: Sandbox, path: str) -> None:
@@ -313,13 +349,6 @@ def read_only(sandbox: Sandbox, path: str) -> None:
         os.close(tree)
     finally:
         os.close(fd)
-
-
-def attributes(sandbox: Sandbox, path: str, add: int) -> None:
-    """More attributes for the mount that is at ``path``."""
-    fd = open_in_root(sandbox.root_fd, path)
-    mnt.set_attributes(fd, add=add)
-    os.close(fd)
 
 
 def console(sandbox: Sandbox, height: int, width: int) -> None:
@@ -566,11 +595,11 @@ OPERATIONS: dict[str, Callable[..., None]] = {
     "mount": mount,
     "bind": bind,
     "directory": directory,
-    "device": device,
-    "symlink": symlink,
+    "devices": devices,
+    "symlinks": symlinks,
+    "cgroup-views": cgroup_views,
     "mask": mask,
     "read-only": read_only,
-    "attributes": attributes,
     "console": console,
     "terminal": terminal,
     "pivot": pivot,
@@ -598,6 +627,7 @@ def become(sync: socket.socket, stdio: tuple[int, int, int], operations: list[Op
         for number, fd in enumerate(stdio):
             if fd >= 0:
                 os.dup2(fd, number)
+        os.umask(0)  # nodes and directories get exactly their modes
         sandbox = Sandbox(sync)
         sandbox.run(operations)
         failure = ("the program has no exec", 125)
