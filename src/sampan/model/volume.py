@@ -14,3 +14,6 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] | None = None
     options: dict[str, str] | None = None
     anonymous: bool = False
+    owner: str = ""
+    """The container that an anonymous volume was made for and still belongs to: without that container,
+    the daemon died while it was being created, and the volume goes."""

@@ -1,1 +1,1 @@
-"""Named volumes of the local driver."""
+"""Volumes on this machine's disk: where they are, how options mount them, how an image fills them."""
