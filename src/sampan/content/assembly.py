@@ -1,0 +1,180 @@
+"""Turn a config and layer blobs into an image that can run: unpack what is missing, then say it is there.
+
+Runs in a thread. Everything is unpacked out of sight, synced once, and published; a failure leaves nothing
+but blobs that the next collection takes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import msgspec
+
+from sampan.formats.tar import BadTar
+from sampan.model.image import Descriptor, ImageConfig
+from sampan.store.images import LayerRecord
+
+from .blobs import digest_of
+from .compression import Read, file_source
+from .errors import BadArchive
+from .images import (
+    OCI_CONFIG,
+    OCI_LAYER,
+    ImageStore,
+    Lease,
+    NewImage,
+    build_manifest,
+    decode_config,
+    encode_json,
+)
+from .layers import StagedLayer, chain_ids
+
+Progress = Callable[[str, int, int], None]
+"""Called with a layer's diff id, bytes done and bytes in all."""
+
+
+class Assembled(msgspec.Struct, frozen=True, kw_only=True):
+    """An image whose content is in place, and the familiar names it wants."""
+
+    image: NewImage
+    layers: list[LayerRecord]
+    names: list[str]
+
+
+def ignore_progress(_diff_id: str, _done: int, _total: int) -> None:
+    """For callers who show none."""
+
+
+def parse_config(data: bytes) -> ImageConfig:
+    """Raises BadArchive."""
+    try:
+        return decode_config(data)
+    except msgspec.DecodeError as error:
+        raise BadArchive(f"invalid image config: {error}") from error
+
+
+def unpack_layers(
+    store: ImageStore,
+    lease: Lease,
+    diff_ids: list[str],
+    digests: list[str],
+    progress: Progress = ignore_progress,
+) -> list[LayerRecord]:
+    """Make sure that each layer is unpacked; ``digests`` are the blobs, in the order of the diff ids."""
+    chains = chain_ids(diff_ids)
+    lease.add(*chains, *digests)
+    records: list[LayerRecord] = []
+    staged: dict[str, StagedLayer] = {}
+    try:
+        for place, (chain, diff_id, digest) in enumerate(zip(chains, diff_ids, digests, strict=True)):
+            known = store.layer(chain)
+            if known is None:
+                layer = _stage(store, diff_id, digest, progress)
+                staged[chain] = layer
+                known = LayerRecord(
+                    chain_id=chain,
+                    diff_id=diff_id,
+                    parent=chains[place - 1] if place else "",
+                    size_bytes=layer.result.size_bytes,
+                )
+            records.append(known)
+        if staged:
+            store.layers.sync()
+        for chain in list(staged):
+            store.layers.publish(staged[chain], chain)
+            del staged[chain]
+    finally:
+        for layer in staged.values():
+            store.layers.discard(layer)
+    return records
+
+
+def _stage(store: ImageStore, diff_id: str, digest: str, progress: Progress) -> StagedLayer:
+    size = store.blobs.require(digest).size
+    done = 0
+    fd = store.blobs.open(digest)
+    plain = file_source(fd)
+
+    def read() -> bytes:
+        nonlocal done
+        chunk = plain()
+        done += len(chunk)
+        progress(diff_id, done, size)
+        return chunk
+
+    try:
+        return store.layers.stage(read, diff_id, trusted=digest == diff_id)
+    except BadTar as error:
+        raise BadArchive(f"layer {diff_id}: {error.message}") from error
+    finally:
+        os.close(fd)
+
+
+def ingest_layer(store: ImageStore, lease: Lease, source: Read) -> Descriptor:
+    """Store a layer's bytes as a blob, as they come. Raises DiskFull."""
+    with store.blobs.ingest() as writer:
+        while chunk := source():
+            writer.write(chunk)
+        lease.add(writer.digest)
+        blob = writer.commit()
+    return Descriptor(media_type=OCI_LAYER, digest=blob.digest, size=blob.size)
+
+
+def assemble(
+    store: ImageStore,
+    lease: Lease,
+    config_data: bytes,
+    layers: list[Descriptor],
+    *,
+    names: list[str],
+    manifest_data: bytes | None = None,
+    parent: str = "",
+    progress: Progress = ignore_progress,
+) -> Assembled:
+    """Put an image together whose layer blobs are stored. ``manifest_data`` is kept if there is one.
+
+    Raises BadArchive when config and layers do not fit, and what unpacking raises.
+    """
+    config = parse_config(config_data)
+    diff_ids = config.rootfs.diff_ids
+    if len(diff_ids) != len(layers):
+        raise BadArchive(
+            f"invalid manifest, layers length mismatch: expected {len(diff_ids)}, got {len(layers)}"
+        )
+    records = unpack_layers(store, lease, diff_ids, [layer.digest for layer in layers], progress)
+    image_id = digest_of(config_data)
+    lease.add(image_id)
+    store.blobs.put(config_data)
+    if manifest_data is None:
+        manifest_data = build_manifest(
+            Descriptor(media_type=OCI_CONFIG, digest=image_id, size=len(config_data)), layers
+        )
+    manifest_digest = digest_of(manifest_data)
+    lease.add(manifest_digest)
+    store.blobs.put(manifest_data)
+    return Assembled(
+        image=NewImage(
+            id=image_id,
+            config=config,
+            manifest_digest=manifest_digest,
+            chain_ids=[record.chain_id for record in records],
+            layer_sizes=[record.size_bytes for record in records],
+            parent=parent,
+        ),
+        layers=records,
+        names=names,
+    )
+
+
+def assemble_new(
+    store: ImageStore,
+    lease: Lease,
+    config: dict[str, object],
+    layers: list[Descriptor],
+    *,
+    names: list[str],
+    parent: str = "",
+) -> Assembled:
+    """Put together an image whose config we write ourselves."""
+    return assemble(store, lease, encode_json(config), layers, names=names, parent=parent)

@@ -1,0 +1,444 @@
+"""Base images from the distribution's own packages, for machines without a registry.
+
+Everything here runs in a thread. The same packages give the same bytes, so the same image id: times are the
+package's, owners and order are fixed. An image's labels say what it was made of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import msgspec
+
+from sampan.base.errors import FailedPrecondition, InvalidArgument
+from sampan.formats.tar import DIRECTORY, END, FILE, HARD_LINK, SYMLINK, TarEntry, encode_header, padding
+from sampan.formats.tar_reader import TarReader
+
+from .assembly import Assembled, assemble_new, ingest_layer
+from .compression import CHUNK, Read
+from .images import ImageStore, Lease
+from .pack import Packer, PackPolicy
+
+Say = Callable[[str], None]
+
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_ARCHITECTURES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "armv7l": "arm",
+    "ppc64le": "ppc64le",
+    "s390x": "s390x",
+}
+_MMDEBSTRAP_TIMEOUT_S = 1800
+_APT_TIMEOUT_S = 300
+
+
+class BootstrapFailed(FailedPrecondition):
+    """A program of the distribution that makes the image is missing or failed."""
+
+
+class BootstrapOptions(msgspec.Struct, frozen=True, kw_only=True):
+    suite: str = ""
+    """Of Debian or Ubuntu; the host's own when empty."""
+    variant: str = "minbase"
+    mirror: str = ""
+    packages: list[str] = []
+    directory: str = ""
+    """For ``from-dir``: absolute path on the daemon's host."""
+    tag: str = ""
+    """Name of the image instead of the recipe's own."""
+    command: list[str] = []
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """What an image is made of besides its layer."""
+
+    name: str
+    packages: list[str] = []
+    command: list[str] = []
+    ports: list[str] = []
+    stop_signal: str = ""
+    links: dict[str, str] = {}
+    """Paths that become symbolic links."""
+
+
+RECIPES = {
+    "debian": Recipe(name="debian", command=["bash"]),
+    "python": Recipe(
+        name="python", packages=["python3-minimal", "python3", "ca-certificates"], command=["python3"]
+    ),
+    "nginx": Recipe(
+        name="nginx",
+        packages=["nginx-light"],
+        command=["nginx", "-g", "daemon off;"],
+        ports=["80/tcp"],
+        stop_signal="SIGQUIT",
+        links={"var/log/nginx/access.log": "/dev/stdout", "var/log/nginx/error.log": "/dev/stderr"},
+    ),
+}
+
+
+def architecture() -> str:
+    """This machine's, by Go's names."""
+    machine = platform.machine()
+    return _ARCHITECTURES.get(machine, machine)
+
+
+def bootstrap(store: ImageStore, lease: Lease, name: str, options: BootstrapOptions, say: Say) -> Assembled:
+    """Make the image ``name`` (``busybox``, a recipe or ``from-dir``).
+
+    Raises InvalidArgument for an unknown name, BootstrapFailed when the distribution's tools fail.
+    """
+    if name == "busybox":
+        return _busybox(store, lease, options, say)
+    if name == "from-dir":
+        return _from_directory(store, lease, options, say)
+    recipe = RECIPES.get(name)
+    if recipe is None:
+        known = ", ".join(["busybox", *RECIPES, "from-dir"])
+        raise InvalidArgument(f"no recipe to bootstrap {name!r}: choose one of {known}")
+    return _debootstrap(store, lease, recipe, options, say)
+
+
+# busybox
+
+_USERS = (
+    ("root", 0, 0, "/root", "/bin/sh"),
+    ("daemon", 1, 1, "/usr/sbin", "/bin/false"),
+    ("bin", 2, 2, "/bin", "/bin/false"),
+    ("sys", 3, 3, "/dev", "/bin/false"),
+    ("sync", 4, 100, "/bin", "/bin/sync"),
+    ("mail", 8, 8, "/var/spool/mail", "/bin/false"),
+    ("www-data", 33, 33, "/var/www", "/bin/false"),
+    ("operator", 37, 37, "/var", "/bin/false"),
+    ("nobody", 65534, 65534, "/home", "/bin/false"),
+)
+_GROUPS = (
+    ("root", 0), ("daemon", 1), ("bin", 2), ("sys", 3), ("adm", 4), ("tty", 5), ("disk", 6), ("wheel", 10),
+    ("mail", 8), ("users", 100), ("www-data", 33), ("operator", 37), ("nobody", 65534),
+)  # fmt: skip
+_DIRECTORIES = {
+    "bin": 0o755, "dev": 0o755, "etc": 0o755, "home": 0o755, "mnt": 0o755, "proc": 0o555, "root": 0o700,
+    "run": 0o755, "sbin": 0o755, "sys": 0o555, "tmp": 0o1777, "usr": 0o755, "usr/bin": 0o755,
+    "usr/sbin": 0o755, "usr/local": 0o755, "usr/local/bin": 0o755, "usr/local/sbin": 0o755,
+    "var": 0o755, "var/log": 0o755, "var/spool": 0o755, "var/spool/mail": 0o755, "var/tmp": 0o1777,
+    "var/www": 0o755,
+}  # fmt: skip
+
+
+class _Member(msgspec.Struct, frozen=True, kw_only=True):
+    entry: TarEntry
+    data: bytes = b""
+
+
+def _busybox(store: ImageStore, lease: Lease, options: BootstrapOptions, say: Say) -> Assembled:
+    program, mtime_ns, version = _find_busybox(say)
+    applets = _applets(program)
+    say(f"busybox-static {version}: {len(applets)} applets")
+    layer = ingest_layer(store, lease, _encode(_busybox_tree(program, applets, mtime_ns)))
+    labels = {
+        "org.opencontainers.image.title": "busybox",
+        "org.opencontainers.image.description": "Base image made by Sampan from Debian's busybox-static",
+        "org.opencontainers.image.version": version,
+        "io.sampan.bootstrap.recipe": "busybox",
+        "io.sampan.bootstrap.packages": f"busybox-static={version}",
+    }
+    return _image(
+        store,
+        lease,
+        layer.digest,
+        layer.size,
+        created_ns=mtime_ns,
+        names=[options.tag or "busybox:latest"],
+        labels=labels,
+        command=options.command or ["sh"],
+        created_by=f"sampan image bootstrap busybox (busybox-static {version})",
+    )
+
+
+def _find_busybox(say: Say) -> tuple[bytes, int, str]:
+    """The static program, its time and its version: the installed one, or one fetched through apt."""
+    for path in ("/usr/bin/busybox", "/bin/busybox"):
+        version = _installed_version("busybox-static")
+        if version and os.path.isfile(path):
+            with open(path, "rb") as file:
+                program = file.read()
+            return program, os.stat(path).st_mtime_ns // 10**9 * 10**9, version
+    say("downloading busybox-static from the distribution")
+    with tempfile.TemporaryDirectory(prefix="sampan-bootstrap-") as directory:
+        _run(["apt-get", "download", "-q", "busybox-static"], _APT_TIMEOUT_S, cwd=directory)
+        packages = [name for name in os.listdir(directory) if name.endswith(".deb")]
+        if not packages:
+            raise BootstrapFailed("apt-get download busybox-static brought nothing: run apt-get update first")
+        package = os.path.join(directory, packages[0])
+        version = _run(["dpkg-deb", "--field", package, "Version"], _APT_TIMEOUT_S).decode().strip()
+        return *_from_package(package), version
+
+
+def _installed_version(package: str) -> str:
+    try:
+        shown = subprocess.run(
+            ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Version}", package],
+            capture_output=True,
+            check=False,
+            timeout=_APT_TIMEOUT_S,
+        )
+    except FileNotFoundError:
+        return ""
+    status, _, version = shown.stdout.decode().strip().partition(" ")
+    return version if shown.returncode == 0 and status == "installed" else ""
+
+
+def _from_package(path: str) -> tuple[bytes, int]:
+    data = _run(["dpkg-deb", "--fsys-tarfile", path], _APT_TIMEOUT_S)
+    reader = TarReader(_source(data))
+    for entry in reader:
+        if entry.name.rpartition(b"/")[2] == b"busybox" and entry.kind == FILE and entry.mode & 0o111:
+            return reader.read_all(64 << 20), entry.mtime_ns
+    raise BootstrapFailed("the package busybox-static has no busybox")
+
+
+def _applets(program: bytes) -> list[str]:
+    """Where each applet belongs, as the program itself says: ``bin/ash``."""
+    with tempfile.TemporaryDirectory(prefix="sampan-bootstrap-") as directory:
+        path = os.path.join(directory, "busybox")
+        with open(path, "wb") as file:
+            file.write(program)
+        os.chmod(path, 0o700)
+        listed = _run([path, "--list-full"], _APT_TIMEOUT_S).decode().split()
+    return sorted({name for name in listed if name not in ("bin/busybox", "linuxrc")})
+
+
+def _busybox_tree(program: bytes, applets: list[str], mtime_ns: int) -> list[_Member]:
+    def directory(path: str, mode: int) -> _Member:
+        entry = TarEntry(name=path.encode() + b"/", kind=DIRECTORY, mode=mode, mtime_ns=mtime_ns)
+        return _Member(entry=entry)
+
+    def file(path: str, data: bytes, mode: int = 0o644) -> _Member:
+        entry = TarEntry(name=path.encode(), mode=mode, size=len(data), mtime_ns=mtime_ns)
+        return _Member(entry=entry, data=data)
+
+    def link(path: str) -> _Member:
+        return _Member(
+            entry=TarEntry(
+                name=path.encode(), kind=HARD_LINK, mode=0o755, linkname=b"bin/busybox", mtime_ns=mtime_ns
+            )
+        )
+
+    passwd = "".join(f"{name}:x:{uid}:{gid}:{name}:{home}:{sh}\n" for name, uid, gid, home, sh in _USERS)
+    group = "".join(f"{name}:x:{gid}:\n" for name, gid in _GROUPS)
+    shadow = "".join(f"{name}:*:10933:0:99999:7:::\n" for name, *_ in _USERS)
+    release = 'NAME="BusyBox (Debian busybox-static)"\nID=busybox\nPRETTY_NAME="BusyBox from Debian"\n'
+    return [
+        *(directory(path, mode) for path, mode in sorted(_DIRECTORIES.items())),
+        file("bin/busybox", program, 0o755),
+        *(link(path) for path in applets),
+        file("etc/passwd", passwd.encode()),
+        file("etc/group", group.encode()),
+        file("etc/shadow", shadow.encode(), 0o600),
+        file("etc/nsswitch.conf", b"passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"),
+        file("etc/os-release", release.encode()),
+        _Member(
+            entry=TarEntry(name=b"var/run", kind=SYMLINK, mode=0o777, linkname=b"../run", mtime_ns=mtime_ns)
+        ),
+    ]
+
+
+def _encode(members: list[_Member]) -> Read:
+    parts = []
+    for member in members:
+        parts += [encode_header(member.entry), member.data, padding(len(member.data))]
+    return _source(b"".join((*parts, END)))
+
+
+def _source(data: bytes) -> Read:
+    position = 0
+
+    def read() -> bytes:
+        nonlocal position
+        chunk = data[position : position + CHUNK]
+        position += len(chunk)
+        return chunk
+
+    return read
+
+
+# Debian
+
+
+_VOLATILE = (
+    "/var/lib/apt/lists/*", "/var/cache/apt/*.bin", "/var/log/*.log", "/var/log/apt/*",
+    "/var/cache/ldconfig/aux-cache", "/etc/hostname", "/etc/resolv.conf",
+)  # fmt: skip
+"""What apt needs only for its next run, or what differs between two runs with the same packages."""
+
+
+def _debootstrap(
+    store: ImageStore, lease: Lease, recipe: Recipe, options: BootstrapOptions, say: Say
+) -> Assembled:
+    suite = options.suite or _host_suite()
+    packages = [*recipe.packages, *options.packages]
+    say(f"mmdebstrap {suite} ({options.variant}) {' '.join(packages)}".rstrip())
+    with tempfile.TemporaryDirectory(prefix="sampan-bootstrap-") as directory:
+        archive = os.path.join(directory, "root.tar")
+        _run(_mmdebstrap(suite, options, packages, recipe.links, archive), _MMDEBSTRAP_TIMEOUT_S)
+        with open(archive, "rb") as file:
+            layer = ingest_layer(store, lease, lambda: file.read(CHUNK))
+            file.seek(0)
+            versions, newest_ns = _package_versions(TarReader(lambda: file.read(CHUNK)))
+    say(f"{len(versions)} packages")
+    name = options.tag or (f"{recipe.name}:{options.suite}" if options.suite else f"{recipe.name}:latest")
+    listed = ",".join(f"{package}={version}" for package, version in sorted(versions.items()))
+    labels = {
+        "org.opencontainers.image.title": recipe.name,
+        "org.opencontainers.image.description": f"Made by Sampan with mmdebstrap from packages of {suite}",
+        "io.sampan.bootstrap.recipe": recipe.name,
+        "io.sampan.bootstrap.suite": suite,
+        "io.sampan.bootstrap.packages-digest": hashlib.sha256(listed.encode()).hexdigest(),
+    }
+    names = [name] if options.tag or options.suite else [name, f"{recipe.name}:{suite}"]
+    return _image(
+        store,
+        lease,
+        layer.digest,
+        layer.size,
+        created_ns=newest_ns,
+        names=names,
+        labels=labels,
+        command=options.command or recipe.command,
+        ports=recipe.ports,
+        stop_signal=recipe.stop_signal,
+        created_by=f"sampan image bootstrap {recipe.name} (mmdebstrap {suite} {options.variant})",
+    )
+
+
+def _mmdebstrap(
+    suite: str, options: BootstrapOptions, packages: list[str], links: dict[str, str], archive: str
+) -> list[str]:
+    command = ["mmdebstrap", f"--variant={options.variant}", "--format=tar", "--quiet"]
+    if packages:
+        command.append(f"--include={','.join(packages)}")
+    command += [f'--customize-hook=rm -rf "$1"{pattern}' for pattern in _VOLATILE]
+    command += [f'--customize-hook=ln -sf {to} "$1/{path}"' for path, to in sorted(links.items())]
+    command += [suite, archive]
+    if options.mirror:
+        command.append(options.mirror)
+    return command
+
+
+def _package_versions(reader: TarReader) -> tuple[dict[str, str], int]:
+    """Installed packages by dpkg's own list, and the newest time in the archive (nanoseconds)."""
+    versions: dict[str, str] = {}
+    newest = 0
+    for entry in reader:
+        if entry.kind == FILE and entry.name.removeprefix(b"./") == b"var/lib/dpkg/status":
+            text = reader.read_all(64 << 20).decode("utf-8", "replace")
+            for paragraph in text.split("\n\n"):
+                fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line[:40])
+                if "Package" in fields:
+                    versions[fields["Package"]] = fields.get("Version", "")
+        elif entry.name.startswith((b"./usr/", b"usr/")):
+            newest = max(newest, entry.mtime_ns)
+    return versions, newest
+
+
+def _host_suite() -> str:
+    """The code name of the host's own release. Raises BootstrapFailed when it has none."""
+    with open("/etc/os-release", encoding="utf-8") as file:
+        for line in file:
+            key, _, value = line.strip().partition("=")
+            if key == "VERSION_CODENAME" and value:
+                return value.strip('"')
+    raise BootstrapFailed("this host's /etc/os-release names no suite: give one with --suite")
+
+
+# any directory
+
+
+def _from_directory(store: ImageStore, lease: Lease, options: BootstrapOptions, say: Say) -> Assembled:
+    directory = options.directory
+    if not os.path.isabs(directory) or not os.path.isdir(directory):
+        raise InvalidArgument(f"from-dir needs the absolute path of a directory, got {directory!r}")
+    if not options.tag:
+        raise InvalidArgument("from-dir needs a name for the image: give one with --tag")
+    say(f"packing {directory}")
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with store.blobs.ingest() as writer:
+            packer = Packer(writer.write, PackPolicy(one_file_system=True))
+            packer.add_tree(fd)
+            packer.finish()
+            lease.add(writer.digest)
+            blob = writer.commit()
+        created_ns = os.fstat(fd).st_mtime_ns
+    finally:
+        os.close(fd)
+    return _image(
+        store,
+        lease,
+        blob.digest,
+        blob.size,
+        created_ns=created_ns,
+        names=[options.tag],
+        labels={"io.sampan.bootstrap.recipe": "from-dir"},
+        command=options.command or ["sh"],
+        created_by="sampan image bootstrap from-dir",
+    )
+
+
+# common parts
+
+
+def _image(
+    store: ImageStore,
+    lease: Lease,
+    digest: str,
+    size: int,
+    *,
+    created_ns: int,
+    names: list[str],
+    labels: dict[str, str],
+    command: list[str],
+    created_by: str,
+    ports: list[str] | None = None,
+    stop_signal: str = "",
+) -> Assembled:
+    from sampan.model.image import Descriptor
+
+    from .images import OCI_LAYER
+
+    created = datetime.fromtimestamp(created_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    runs: dict[str, object] = {"Env": [PATH], "Cmd": command, "Labels": labels}
+    if ports:
+        runs["ExposedPorts"] = {port: {} for port in ports}
+    if stop_signal:
+        runs["StopSignal"] = stop_signal
+    config: dict[str, object] = {
+        "created": created,
+        "architecture": architecture(),
+        "os": "linux",
+        "config": runs,
+        "rootfs": {"type": "layers", "diff_ids": [digest]},
+        "history": [{"created": created, "created_by": created_by}],
+    }
+    layers = [Descriptor(media_type=OCI_LAYER, digest=digest, size=size)]
+    return assemble_new(store, lease, config, layers, names=names)
+
+
+def _run(command: list[str], timeout_s: float, cwd: str | None = None) -> bytes:
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, timeout=timeout_s, cwd=cwd)
+    except FileNotFoundError:
+        raise BootstrapFailed(f"{command[0]} is not installed: apt-get install {command[0]}") from None
+    except subprocess.TimeoutExpired:
+        raise BootstrapFailed(f"{command[0]} did not finish within {timeout_s:.0f} s") from None
+    if done.returncode:
+        tail = done.stderr.decode("utf-8", "replace").strip().splitlines()[-5:]
+        raise BootstrapFailed(f"{' '.join(command)} failed ({done.returncode}): {' / '.join(tail)}")
+    return done.stdout

@@ -1,0 +1,319 @@
+"""The images of this machine: rows, blobs and layers as one thing, and what of them is garbage.
+
+Rows are kept in memory: looking up an image touches neither the disk nor the database. Used from the event
+loop's thread, like the database itself; unpacking, hashing and deleting run in threads and touch only blobs
+and layers, which a :class:`Lease` keeps while they are not yet, or no longer, part of an image.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterable
+from types import TracebackType
+
+import msgspec
+
+from sampan.base.clock import parse_ns
+from sampan.base.crashpoints import crash_point
+from sampan.model.image import Descriptor, Image, ImageConfig, Manifest
+from sampan.store.db import Database
+from sampan.store.images import ImageRecord, ImageTable, LayerRecord, LayerTable, ReferenceRow
+
+from .blobs import BlobStore
+from .errors import ContentDamaged
+from .layers import LayerStore
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+
+decode_config = msgspec.json.Decoder(ImageConfig).decode
+decode_manifest = msgspec.json.Decoder(Manifest).decode
+encode_json = msgspec.json.Encoder().encode
+
+
+class NewImage(msgspec.Struct, frozen=True, kw_only=True):
+    """What is needed to register an image whose blobs and layers are in place."""
+
+    id: str
+    config: ImageConfig
+    manifest_digest: str
+    chain_ids: list[str]
+    layer_sizes: list[int]
+    parent: str = ""
+
+
+class Garbage(msgspec.Struct, frozen=True, kw_only=True):
+    """Content that nothing refers to any more, already out of sight, to be deleted in a thread."""
+
+    files: list[str]
+    directories: list[str]
+    chain_ids: list[str]
+    size_bytes: int
+    """Of the unpacked layers."""
+
+
+class ImageStore:
+    def __init__(self, db: Database, blobs: BlobStore, layers: LayerStore) -> None:
+        self.blobs = blobs
+        self.layers = layers
+        self._db = db
+        self._images_table = ImageTable(db)
+        self._layers_table = LayerTable(db)
+        self._leases: set[Lease] = set()
+        self._lock = threading.Lock()
+        self._layers = {layer.chain_id: layer for layer in self._layers_table.load()}
+        self._names: dict[str, str] = {}
+        self._kinds: dict[str, str] = {}
+        self._images: dict[str, Image] = {}
+        self._digests: dict[str, set[str]] = {}
+        self._load()
+
+    def _load(self) -> None:
+        names: dict[str, list[ReferenceRow]] = {}
+        for row in self._images_table.load_references():
+            self._names[row.name] = row.image_id
+            self._kinds[row.name] = row.kind
+            names.setdefault(row.image_id, []).append(row)
+        for record in self._images_table.load_images():
+            config = decode_config(self.blobs.read(record.id))
+            self._images[record.id] = self._image(record, config, names.get(record.id, []))
+
+    @staticmethod
+    def _image(record: ImageRecord, config: ImageConfig, names: list[ReferenceRow]) -> Image:
+        return Image(
+            id=record.id,
+            config=config,
+            manifest_digest=record.manifest_digest,
+            repo_tags=sorted(row.name for row in names if row.kind == "tag"),
+            repo_digests=sorted(row.name for row in names if row.kind == "digest"),
+            chain_ids=record.chain_ids,
+            layer_sizes=record.layer_sizes,
+            size_bytes=record.size_bytes,
+            created_ns=record.created_ns,
+            last_tagged_ns=record.last_tagged_ns,
+            parent=record.parent,
+        )
+
+    # looking up
+
+    def find(self, image_id: str) -> Image | None:
+        return self._images.get(image_id)
+
+    def find_named(self, name: str) -> Image | None:
+        """By a familiar name with tag or digest."""
+        image_id = self._names.get(name)
+        return self._images.get(image_id) if image_id is not None else None
+
+    def all(self) -> list[Image]:
+        return list(self._images.values())
+
+    def names(self) -> dict[str, str]:
+        """Familiar name -> image id, of tags and digests."""
+        return dict(self._names)
+
+    def layer(self, chain_id: str) -> LayerRecord | None:
+        return self._layers.get(chain_id)
+
+    def manifest(self, image: Image) -> Manifest:
+        return decode_manifest(self.blobs.read(image.manifest_digest))
+
+    # changing
+
+    def register(
+        self, new: NewImage, layers: Iterable[LayerRecord], names: Iterable[str], now_ns: int
+    ) -> Image:
+        """Make an image known, or an existing one keep its names and get more; one transaction.
+
+        ``names`` are familiar names with a tag; one that another image has moves here.
+        """
+        old = self._images.get(new.id)
+        self._digests.pop(new.id, None)
+        record = ImageRecord(
+            id=new.id,
+            manifest_digest=old.manifest_digest if old else new.manifest_digest,
+            chain_ids=new.chain_ids,
+            layer_sizes=new.layer_sizes,
+            size_bytes=sum(new.layer_sizes),
+            created_ns=_created(new.config),
+            last_tagged_ns=old.last_tagged_ns if old else 0,
+            parent=new.parent or (old.parent if old else ""),
+        )
+        fresh = [layer for layer in layers if layer.chain_id not in self._layers]
+        with self._db.transaction():
+            for layer in fresh:
+                self._layers_table.put(layer)
+            self._images_table.put_image(record)
+        crash_point("image.register.committed")
+        self._layers.update({layer.chain_id: layer for layer in fresh})
+        self._images[new.id] = self._image(record, new.config, self._rows_of(new.id))
+        for name in names:
+            self.name(name, new.id, now_ns)
+        return self._images[new.id]
+
+    def name(self, name: str, image_id: str, now_ns: int, kind: str = "tag") -> None:
+        """Give the image a familiar name, taking it from whichever image has it."""
+        previous = self._names.get(name)
+        image = msgspec.structs.replace(self._images[image_id], last_tagged_ns=now_ns)
+        with self._db.transaction():
+            self._images_table.put_reference(ReferenceRow(name=name, kind=kind, image_id=image_id))
+            self._images_table.put_image(_record(image))
+        self._names[name] = image_id
+        self._kinds[name] = kind
+        self._images[image_id] = image
+        for changed in {image_id, previous or image_id}:
+            self._refresh(changed)
+
+    def unname(self, name: str) -> None:
+        image_id = self._names.pop(name, None)
+        self._kinds.pop(name, None)
+        self._images_table.delete_reference(name)
+        if image_id is not None:
+            self._refresh(image_id)
+
+    def forget(self, image_id: str) -> None:
+        """Delete the image's row and names. Its content is garbage unless something else needs it."""
+        self._images_table.delete_image(image_id)
+        self._images.pop(image_id, None)
+        for name in [name for name, owner in self._names.items() if owner == image_id]:
+            del self._names[name]
+            self._kinds.pop(name, None)
+
+    def _rows_of(self, image_id: str) -> list[ReferenceRow]:
+        return [
+            ReferenceRow(name=name, kind=self._kinds[name], image_id=image_id)
+            for name, owner in self._names.items()
+            if owner == image_id
+        ]
+
+    def _refresh(self, image_id: str) -> None:
+        image = self._images.get(image_id)
+        if image is not None:
+            self._images[image_id] = self._image(_record(image), image.config, self._rows_of(image_id))
+
+    # garbage
+
+    def lease(self) -> Lease:
+        """Protects content from collection while it is on its way into an image."""
+        lease = Lease(self)
+        with self._lock:
+            self._leases.add(lease)
+        return lease
+
+    def hold(self, lease: Lease, items: Iterable[str]) -> None:
+        with self._lock:
+            lease.items.update(items)
+
+    def end_lease(self, lease: Lease) -> None:
+        with self._lock:
+            self._leases.discard(lease)
+
+    def take_garbage(self, layers_in_use: Iterable[str]) -> Garbage:
+        """Take away what no image, container or lease needs: rows first, so that no row lacks its files."""
+        with self._lock:
+            leased = {item for lease in self._leases for item in lease.items}
+            kept_layers = leased.union(layers_in_use)
+            kept_blobs = set(leased)
+            for image in self._images.values():
+                kept_layers.update(image.chain_ids)
+                kept_blobs |= self._blobs_of(image)
+            dead = [chain for chain in self._layers if chain not in kept_layers]
+            size = sum(self._layers[chain].size_bytes for chain in dead)
+            if dead:
+                with self._db.transaction():
+                    for chain in dead:
+                        self._layers_table.delete(chain)
+            for chain in dead:
+                del self._layers[chain]
+            crash_point("image.garbage.committed")
+            # what is on disk without a row was left by a process that died
+            chains = [chain for chain in self.layers.chains() if chain not in kept_layers]
+            blobs = [digest for digest in self.blobs.digests() if digest not in kept_blobs]
+            return Garbage(
+                files=[grave for digest in blobs if (grave := self.blobs.bury(digest))],
+                directories=[grave for chain in chains if (grave := self.layers.bury(chain))],
+                chain_ids=dead,
+                size_bytes=size,
+            )
+
+    def _blobs_of(self, image: Image) -> set[str]:
+        known = self._digests.get(image.id)
+        if known is None:
+            manifest = self.manifest(image)
+            known = {image.manifest_digest, image.id, *(layer.digest for layer in manifest.layers)}
+            self._digests[image.id] = known
+        return known
+
+    def sweep(self) -> None:
+        """After a start: remove what a process that died has left unfinished."""
+        self.blobs.sweep()
+        self.layers.sweep()
+        missing = [chain for chain in self._layers if not self.layers.exists(chain)]
+        if missing:
+            raise ContentDamaged(f"layer {missing[0]} is missing below {self.layers.root}")
+
+
+def delete_garbage(garbage: Garbage) -> None:
+    """Free the space; blocks, so call it in a thread."""
+    for path in garbage.files:
+        os.unlink(path)
+    for path in garbage.directories:
+        shutil.rmtree(path)
+
+
+class Lease:
+    """Digests and chain ids that must stay. Items may be added from any thread."""
+
+    def __init__(self, store: ImageStore) -> None:
+        self._store = store
+        self.items: set[str] = set()
+
+    def add(self, *items: str) -> None:
+        """From here on the collector leaves them; look whether they exist only afterwards."""
+        self._store.hold(self, items)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._store.end_lease(self)
+
+
+def _created(config: ImageConfig) -> int:
+    try:
+        return parse_ns(config.created)
+    except ValueError:
+        return 0
+
+
+def _record(image: Image) -> ImageRecord:
+    return ImageRecord(
+        id=image.id,
+        manifest_digest=image.manifest_digest,
+        chain_ids=image.chain_ids,
+        layer_sizes=image.layer_sizes,
+        size_bytes=image.size_bytes,
+        created_ns=image.created_ns,
+        last_tagged_ns=image.last_tagged_ns,
+        parent=image.parent,
+    )
+
+
+def build_manifest(config: Descriptor, layers: list[Descriptor], *, oci: bool = True) -> bytes:
+    """The bytes of a manifest that ties a config to its layers."""
+    return encode_json(
+        Manifest(
+            media_type=OCI_MANIFEST if oci else DOCKER_MANIFEST,
+            config=config,
+            layers=layers,
+        )
+    )
