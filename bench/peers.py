@@ -1,0 +1,122 @@
+"""Debian's own packages of the other engines, unpacked beside the system and never installed into it.
+
+`python -m bench.peers` makes a root folder of Debian sid with Docker Engine, Podman, containerd, runc and
+crun in the cache. The mirror is the one that this machine's apt uses; SAMPAN_BENCH_MIRROR names another
+one, for machines whose distribution is not Debian.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGES = [
+    "docker.io",
+    "docker-cli",
+    "containerd",
+    "runc",
+    "podman",
+    "crun",
+    "conmon",
+    "netavark",
+    "aardvark-dns",
+    "iptables",
+    "nftables",
+    "iproute2",
+    "procps",
+    "ca-certificates",
+    "uidmap",
+    "mount",
+]
+SUITE = "sid"
+
+
+def cache_dir() -> Path:
+    """Where everything large is kept; outside the source tree, safe to delete at any time."""
+    chosen = os.environ.get("SAMPAN_BENCH_CACHE")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return Path(base) / "sampan-bench" if base else Path("/var/cache/sampan-bench")
+
+
+def mirror() -> str:
+    """The archive that serves SUITE, from apt's own configuration."""
+    chosen = os.environ.get("SAMPAN_BENCH_MIRROR")
+    if chosen:
+        return chosen
+    listing = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(SITE) $(SUITE) $(ORIGIN)", "Created-By: Packages"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    for line in listing.splitlines():
+        site, suite, origin = line.split(" ", 2)
+        if origin == "Debian" and "security" not in suite and "security" not in site:
+            return site
+    raise SystemExit("apt knows no Debian archive here: set SAMPAN_BENCH_MIRROR to one that has " + SUITE)
+
+
+def root_dir() -> Path:
+    return cache_dir() / "peers"
+
+
+def ensure_peers() -> Path:
+    """The root folder of the peers; made once (about a minute, 600 MB), then found again."""
+    root = root_dir()
+    if root.is_dir():
+        return root
+    if shutil.which("mmdebstrap") is None:
+        raise SystemExit("mmdebstrap is missing: apt-get install --no-install-recommends mmdebstrap")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = root.with_name(f"peers.{os.getpid()}")
+    command = [
+        "mmdebstrap",
+        "--quiet",
+        "--mode=root",
+        "--variant=essential",
+        "--include=" + ",".join(PACKAGES),
+        '--aptopt=APT::Install-Recommends "false"',
+        '--aptopt=Acquire::Check-Valid-Until "false"',
+        "--dpkgopt=path-exclude=/usr/share/man/*",
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+        SUITE,
+        str(unfinished),
+        f"deb {mirror()} {SUITE} main",
+    ]
+    print("Unpacking the peers into", root, file=sys.stderr)
+    try:
+        subprocess.run(command, check=True)
+        unfinished.rename(root)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return root
+
+
+def versions() -> dict[str, str]:
+    """Package name to version, for the report's heading."""
+    names = ["docker.io", "containerd", "runc", "podman", "crun"]
+    listing = subprocess.run(
+        [
+            "dpkg-query",
+            f"--admindir={root_dir()}/var/lib/dpkg",
+            "-W",
+            "-f",
+            "${Package} ${Version}\n",
+            *names,
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return dict(line.split(" ", 1) for line in listing.splitlines())
+
+
+if __name__ == "__main__":
+    print(ensure_peers())
+    for package, version in versions().items():
+        print(f"{package} {version}")
