@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from sampan.formats.ports import join_host_port
 from sampan.kernel.sockets import drop_input
@@ -21,7 +22,7 @@ from .errors import PortInUse
 
 FALLBACK_RANGE = (49153, 65535)
 """What Docker Engine takes when the kernel does not tell its own (IANA's dynamic ports)."""
-_ANY = ("0.0.0.0", "::")  # noqa: S104
+_ANY = ("0.0.0.0", "::")
 _TRIES = 64
 
 _KINDS = {
@@ -75,7 +76,7 @@ class PortTable:
             return range(request.first, request.last + 1)
         first, last = self._dynamic
         start = self._next if first <= self._next <= last else first
-        order = (*range(start, last + 1), *range(first, start))
+        order = chain(range(start, last + 1), range(first, start))
         return (port for port in order if port not in self._reserved)
 
     def conflict(self, protocol: str, addresses: Sequence[str], port: int) -> str | None:

@@ -1,0 +1,189 @@
+"""Bridges, addresses and routes of the host: what a network needs once, not for each container.
+
+Sources: rtnetlink(7), linux/if_link.h, linux/if_bridge.h, ip-sysctl.rst. Standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from struct import Struct
+from typing import NamedTuple
+
+from .netlink import (
+    IFA_ADDRESS,
+    IFA_LOCAL,
+    IFF_UP,
+    IFLA_ADDRESS,
+    IFLA_IFNAME,
+    IFLA_INFO_DATA,
+    IFLA_INFO_KIND,
+    IFLA_LINKINFO,
+    IFLA_MASTER,
+    IFLA_MTU,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    RT_TABLE_MAIN,
+    RTM_NEWLINK,
+    NetlinkSocket,
+    Request,
+    address_request,
+    attribute,
+    attribute_text,
+    attribute_u32,
+    link_body,
+    nested,
+    parse_attributes,
+)
+
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+RTM_DELADDR = 21
+RTM_GETADDR = 22
+RTM_GETROUTE = 26
+IFLA_IFALIAS = 20
+RTA_DST = 1
+
+_IFINFO = Struct("=BxHiII")
+_IFADDR = Struct("=BBBBI")
+_ROUTE = Struct("=BBBBBBBBI")
+_U32 = Struct("=I")
+
+
+class Link(NamedTuple):
+    ifindex: int
+    name: str
+    kind: str
+    """``bridge``, ``veth``, ...; empty for hardware."""
+    mtu: int
+    mac: str
+    alias: str
+    master: int
+    """Index of the bridge it belongs to, or 0."""
+    is_up: bool
+
+
+def list_links(route: NetlinkSocket) -> list[Link]:
+    """Every interface of the namespace. Raises OSError."""
+    return [_link(body) for body in route.dump("list links", RTM_GETLINK, link_body())]
+
+
+def find_link(route: NetlinkSocket, name: str) -> Link | None:
+    """Raises OSError."""
+    return next((link for link in list_links(route) if link.name == name), None)
+
+
+def _link(body: bytes) -> Link:
+    _, _, index, flags, _ = _IFINFO.unpack_from(body)
+    found = parse_attributes(body[_IFINFO.size :])
+    info = parse_attributes(found.get(IFLA_LINKINFO, b""))
+    return Link(
+        ifindex=index,
+        name=_text(found.get(IFLA_IFNAME)),
+        kind=_text(info.get(IFLA_INFO_KIND)),
+        mtu=_number(found.get(IFLA_MTU)),
+        mac=found.get(IFLA_ADDRESS, b"").hex(":"),
+        alias=_text(found.get(IFLA_IFALIAS)),
+        master=_number(found.get(IFLA_MASTER)),
+        is_up=bool(flags & IFF_UP),
+    )
+
+
+def list_addresses(route: NetlinkSocket, index: int = 0) -> list[str]:
+    """``172.17.0.1/16`` of one interface, or of all. Raises OSError."""
+    found: list[str] = []
+    for body in route.dump("list addresses", RTM_GETADDR, _IFADDR.pack(0, 0, 0, 0, 0)):
+        family, prefix, _, _, owner = _IFADDR.unpack_from(body)
+        if index and owner != index:
+            continue
+        values = parse_attributes(body[_IFADDR.size :])
+        packed = values.get(IFA_LOCAL) or values.get(IFA_ADDRESS)
+        if packed and family in (socket.AF_INET, socket.AF_INET6):
+            found.append(f"{socket.inet_ntop(family, packed)}/{prefix}")
+    return found
+
+
+def list_routes(route: NetlinkSocket) -> list[str]:
+    """Destinations of the main table's routes as networks, without the default routes. Raises OSError."""
+    found: list[str] = []
+    for body in route.dump("list routes", RTM_GETROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
+        family, length, _, _, table = _ROUTE.unpack_from(body)[:5]
+        packed = parse_attributes(body[_ROUTE.size :]).get(RTA_DST)
+        if packed and length and table == RT_TABLE_MAIN and family in (socket.AF_INET, socket.AF_INET6):
+            found.append(f"{socket.inet_ntop(family, packed)}/{length}")
+    return found
+
+
+def create_bridge(route: NetlinkSocket, name: str, *, mac: str, mtu: int = 0, alias: str = "") -> int:
+    """A bridge, still down; answers its index. Raises OSError (EEXIST).
+
+    The address is given so that it stays: a bridge without its own takes the lowest of its members',
+    and changes whenever they do.
+    """
+    attributes = [
+        attribute_text(IFLA_IFNAME, name),
+        attribute(IFLA_ADDRESS, bytes.fromhex(mac.replace(":", ""))),
+        nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, b"bridge"), nested(IFLA_INFO_DATA)),
+    ]
+    if mtu:
+        attributes.append(attribute_u32(IFLA_MTU, mtu))
+    requests: list[Request] = [
+        (f"create bridge {name}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, link_body(*attributes))
+    ]
+    route.execute(requests)
+    index = socket.if_nametoindex(name)
+    if alias:
+        body = link_body(attribute(IFLA_IFALIAS, alias.encode()), index=index)
+        route.execute([(f"name bridge {name}", RTM_NEWLINK, 0, body)])
+    return index
+
+
+def set_up(route: NetlinkSocket, name: str, index: int) -> None:
+    """Raises OSError."""
+    route.execute([(f"set {name} up", RTM_NEWLINK, 0, link_body(index=index, flags=IFF_UP))])
+
+
+def ensure_address(route: NetlinkSocket, name: str, index: int, address: str) -> None:
+    """Raises OSError."""
+    try:
+        route.execute([address_request(name, index, address)])
+    except OSError as error:
+        if error.errno != errno.EEXIST:
+            raise
+
+
+def delete_link(route: NetlinkSocket, name: str) -> None:
+    """Idempotent. Slow: waits for every user of the interface in the kernel. Raises OSError."""
+    body = link_body(attribute_text(IFLA_IFNAME, name))
+    try:
+        route.execute([(f"delete {name}", RTM_DELLINK, 0, body)])
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+
+
+def write_sysctl(name: str, value: str) -> None:
+    """``net/ipv4/ip_forward``; written only when it differs. Raises OSError.
+
+    /proc/sys/net shows the network namespace of the process that opens it.
+    """
+    path = f"/proc/sys/{name}"
+    with open(path, encoding="ascii") as file:
+        if file.read().strip() == value:
+            return
+    with open(path, "w", encoding="ascii") as file:
+        file.write(value)
+
+
+def has_ipv6() -> bool:
+    """Whether the kernel has IPv6 at all (it can be compiled out or disabled at boot)."""
+    return os.path.exists("/proc/sys/net/ipv6")
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").rstrip(b"\0").decode(errors="replace")
+
+
+def _number(value: bytes | None) -> int:
+    return int(_U32.unpack(value)[0]) if value else 0

@@ -1,0 +1,213 @@
+"""Everything of networking in one daemon: drivers, firewall and ports, opened and closed together."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+
+from sampan.base.errors import NotFound
+from sampan.kernel import links
+from sampan.kernel.netlink import NetlinkSocket
+from sampan.model.network import IPAMPool, Network
+
+from .bridge import (
+    AUX_GATEWAY4,
+    AUX_GATEWAY6,
+    OPTION_DEFAULT,
+    OPTION_HOST_ADDRESS,
+    OPTION_ICC,
+    OPTION_MASQUERADE,
+    OPTION_MTU,
+    OPTION_NAME,
+    BridgeDriver,
+)
+from .driver import Driver
+from .errors import InvalidNetworkSetting
+from .firewall import Firewall
+from .ipam import DEFAULT_POOLS, IPNetwork, parse_network
+from .networks import ContainerNetworks
+from .plain import PlainDriver
+from .ports import PortReservations
+from .settings import DEFAULT_BRIDGE, NetworkSettings
+
+PREDEFINED = ("bridge", "host", "none")
+
+
+class NetworkStack:
+    """Makes nothing in the kernel before :meth:`open`. Works in the daemon's network namespace."""
+
+    def __init__(self, settings: NetworkSettings, warn: Callable[[str], None] = lambda text: None) -> None:
+        """``warn`` gets single lines for the daemon's log."""
+        self.settings = settings
+        self.bridge_name = settings.bridge or DEFAULT_BRIDGE
+        self.table = f"sampan-{self.bridge_name}"
+        self._firewall = Firewall(self.table)
+        self._ports = PortReservations()
+        self._bridges = BridgeDriver(
+            self._firewall,
+            alias=alias_of(self.bridge_name),
+            ip_forward=settings.ip_forward,
+            pools=subnet_pools(settings),
+        )
+        self.drivers: dict[str, Driver] = {
+            "bridge": self._bridges,
+            "host": PlainDriver("host"),
+            "null": PlainDriver("null"),
+        }
+        self.containers = ContainerNetworks(
+            self.drivers, self._firewall, self._ports, host_address=settings.ip, warn=warn
+        )
+        """What the engine connects containers through."""
+        self._warn = warn
+        self._made: dict[str, Network] = {}
+
+    def open(self) -> None:
+        """Connect to the firewall. Never raises: see :meth:`warnings`."""
+        if self.settings.firewall:
+            self._firewall.open()
+        else:
+            self._firewall.unavailable = "switched off by --iptables=false"
+
+    def ensure(self, network: Network) -> Network:
+        """Make a network's devices and rules; answers it with what was chosen. Idempotent.
+
+        Raises DeviceFailed, InvalidNetworkSetting, PoolExhausted, NotFound (unknown driver).
+        """
+        driver = self.drivers.get(network.driver)
+        if driver is None:
+            raise NotFound(
+                f'could not find plugin "{network.driver}" in v1 plugin registry: plugin not found'
+            )
+        made = driver.create(network)
+        self._made[made.id] = made
+        return made
+
+    def remove(self, network: Network) -> None:
+        """The inverse of :meth:`ensure`. Idempotent. The caller knows that nobody is connected."""
+        if self._made.pop(network.id, None) is not None:
+            self.drivers[network.driver].remove(network)
+
+    def settle(self) -> None:
+        """Every running container has been recovered: the firewall now holds exactly what is known."""
+        self.containers.settle()
+
+    def warnings(self) -> list[str]:
+        """For ``docker info``. Raises nothing."""
+        found: list[str] = []
+        if self._firewall.unavailable:
+            found.append(
+                f"WARNING: published ports and masquerading do not work: {self._firewall.unavailable}"
+            )
+        try:
+            drops = self._firewall.foreign_drops()
+        except OSError as error:
+            drops = []
+            found.append(f"WARNING: the firewall's chains cannot be listed: {error.strerror}")
+        found.extend(
+            f"WARNING: nftables chain '{chain}' drops forwarded packets by default: containers and other "
+            f"machines do not reach each other until it accepts interface {self.bridge_name}"
+            for chain in drops
+        )
+        return found
+
+    def host_gateways(self, default: Network | None) -> list[str]:
+        """What ``host-gateway`` stands for in --add-host."""
+        if self.settings.host_gateway_ips:
+            return list(self.settings.host_gateway_ips)
+        return [pool.gateway for pool in default.pools if pool.gateway] if default is not None else []
+
+    def close(self) -> None:
+        """Clean shutdown. While containers run everything stays in force for them; else nothing is left."""
+        if self.containers.is_idle:
+            for network in list(self._made.values()):
+                self.remove(network)
+            try:
+                self._firewall.remove()
+            except OSError as error:
+                self._warn(f"the nft table {self.table} was not removed: {error.strerror}")
+        self._ports.close()
+        self._firewall.close()
+
+
+def alias_of(bridge: str) -> str:
+    """Marks the bridges that a daemon has made (``ip link`` shows it), so that no other is ever deleted."""
+    return f"sampan:{bridge}"
+
+
+def subnet_pools(settings: NetworkSettings) -> tuple[IPNetwork, ...]:
+    """Subnets for networks that name none, in order. Raises InvalidNetworkSetting."""
+    if not settings.default_address_pools:
+        return DEFAULT_POOLS
+    subnets: list[IPNetwork] = []
+    for base, size in settings.default_address_pools:
+        network = parse_network(base)
+        if size < network.prefixlen or size > network.max_prefixlen:
+            raise InvalidNetworkSetting(f"invalid default address pool: size {size} does not fit {base}")
+        if size - network.prefixlen > 12:
+            raise InvalidNetworkSetting(
+                f"invalid default address pool: {base} has too many subnets of /{size}"
+            )
+        subnets.extend(network.subnets(new_prefix=size))
+    return tuple(subnets)
+
+
+def default_bridge(settings: NetworkSettings, network_id: str, created_ns: int) -> Network:
+    """The network ``bridge`` as the daemon's flags describe it. Raises InvalidNetworkSetting."""
+    pools = [_default_pool(settings.bip, settings.fixed_cidr, settings.default_gateway, AUX_GATEWAY4)]
+    if settings.ipv6:
+        pools.append(
+            _default_pool(settings.bip6, settings.fixed_cidr_v6, settings.default_gateway_v6, AUX_GATEWAY6)
+        )
+    return Network(
+        id=network_id,
+        name="bridge",
+        driver="bridge",
+        created_ns=created_ns,
+        enable_ipv6=settings.ipv6,
+        pools=[pool for pool in pools if pool != IPAMPool()],
+        options={
+            OPTION_DEFAULT: "true",
+            OPTION_ICC: str(settings.icc).lower(),
+            OPTION_MASQUERADE: str(settings.ip_masq).lower(),
+            OPTION_HOST_ADDRESS: settings.ip,
+            OPTION_NAME: settings.bridge or DEFAULT_BRIDGE,
+            OPTION_MTU: str(settings.mtu or 1500),
+        },
+    )
+
+
+def _default_pool(bip: str, fixed_cidr: str, gateway: str, auxiliary: str) -> IPAMPool:
+    subnet = address = ""
+    if bip:
+        try:
+            interface = ipaddress.ip_interface(bip)
+        except ValueError as error:
+            raise InvalidNetworkSetting(f"invalid --bip: {bip}: use address/prefix") from error
+        subnet, address = str(interface.network), str(interface.ip)
+    elif fixed_cidr:
+        subnet = str(parse_network(fixed_cidr))
+    return IPAMPool(
+        subnet=subnet,
+        ip_range=str(parse_network(fixed_cidr)) if fixed_cidr else "",
+        gateway=address,
+        auxiliary_addresses={auxiliary: gateway} if gateway else None,
+    )
+
+
+def plain_network(name: str, network_id: str, created_ns: int) -> Network:
+    """The networks ``host`` and ``none``."""
+    driver = "null" if name == "none" else name
+    return Network(id=network_id, name=name, driver=driver, created_ns=created_ns)
+
+
+def remove_everything(bridge: str = DEFAULT_BRIDGE) -> None:
+    """For uninstalling: delete the daemon's table, its bridge and every bridge made for its networks that
+    no container uses. Idempotent. Raises OSError."""
+    firewall = Firewall(f"sampan-{bridge}")
+    firewall.open()
+    firewall.remove()
+    firewall.close()
+    with NetlinkSocket() as route:
+        for link in links.list_links(route):
+            if link.kind == "bridge" and link.alias == alias_of(bridge):
+                links.delete_link(route, link.name)
