@@ -1,0 +1,89 @@
+"""Where a container's output is logged, from its LogConfig. Pure."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from sampan.base.errors import InvalidArgument
+from sampan.base.ids import short_id
+from sampan.model.container import Container
+from sampan.model.launch import LogSink
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_OPTION_WORDS = "max-file max-size compress labels labels-regex env env-regex tag mode max-buffer-size"
+_OPTIONS = frozenset(_OPTION_WORDS.split())
+FILE_DRIVERS = ("json-file", "local", "")
+
+
+def log_sink(record: Container, path: str) -> LogSink | None:
+    """None for ``--log-driver none``. Raises InvalidArgument for options that json-file does not have."""
+    config = record.host.log_config
+    if config.type == "none":
+        return None
+    if config.type not in FILE_DRIVERS:
+        raise InvalidArgument(f"logger: no log driver named '{config.type}' is registered")
+    options = config.config or {}
+    if not options:
+        return LogSink(path=path, max_size_bytes=-1, max_files=1)
+    for name in options:
+        if name not in _OPTIONS:
+            raise InvalidArgument(f"unknown log opt '{name}' for {config.type or 'json-file'} log driver")
+    size = parse_size(options["max-size"]) if "max-size" in options else -1
+    files = int(options.get("max-file", "1"))
+    if files < 1:
+        raise InvalidArgument("max-file cannot be less than 1")
+    compress = options.get("compress", "false").lower() in ("1", "t", "true")
+    if size == -1 and files > 1:
+        raise InvalidArgument("max-file cannot be specified if max-size is not set")
+    return LogSink(
+        path=path,
+        max_size_bytes=size,
+        max_files=files,
+        compress=compress,
+        attributes=attributes(record, options),
+    )
+
+
+def attributes(record: Container, options: dict[str, str]) -> str:
+    """The JSON object of labels, environment and tag that the options select, or ""."""
+    found: dict[str, str] = {}
+    labels = record.config.labels or {}
+    environment = dict(entry.partition("=")[::2] for entry in record.config.env or ())
+    for values, names, pattern in (
+        (labels, options.get("labels", ""), options.get("labels-regex", "")),
+        (environment, options.get("env", ""), options.get("env-regex", "")),
+    ):
+        wanted = {name for name in names.split(",") if name}
+        matcher = re.compile(pattern) if pattern else None
+        found |= {
+            name: value
+            for name, value in values.items()
+            if name in wanted or (matcher and matcher.search(name))
+        }
+    if tag := options.get("tag"):
+        found["tag"] = _render_tag(tag, record)
+    return msgspec.json.encode(found).decode() if found else ""
+
+
+def _render_tag(template: str, record: Container) -> str:
+    """Docker's fields in Go-template braces; unknown ones stay as they are."""
+    fields = {
+        "ID": short_id(record.id),
+        "FullID": record.id,
+        "Name": record.name,
+        "ImageName": record.image_ref,
+        "ImageID": short_id(record.image_id),
+        "ImageFullID": record.image_id,
+        "DaemonName": "docker",
+    }
+    return re.sub(r"\{\{\s*\.(\w+)\s*\}\}", lambda match: fields.get(match[1], match[0]), template)
+
+
+def parse_size(text: str) -> int:
+    """``10m``, ``1.5g``, ``100``: bytes, in powers of 1024. Raises InvalidArgument."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise InvalidArgument(f"invalid size: '{text}'")
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
