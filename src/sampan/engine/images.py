@@ -1,0 +1,74 @@
+"""Images: what the front ends call. Each verb is one line here and lives in the module that it names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+from sampan.content.bootstrap import BootstrapOptions
+from sampan.content.images import ImageStore
+from sampan.content.streams import Workers
+from sampan.model.image import Image
+from sampan.model.progress import ProgressMessage
+
+from .events import Events
+from .image_catalog import ImageCatalog
+from .image_removal import ImageRemoval
+from .image_transfer import ImageTransfer
+from .image_users import ImageUsers
+from .image_views import DeletedImage, HistoryItem, ImageInspect, ImagePrune, ImageSummary, ImageUsage
+
+
+class Images:
+    def __init__(self, store: ImageStore, users: ImageUsers, events: Events, workers: Workers) -> None:
+        self.catalog = ImageCatalog(store, users, events)
+        self.removal = ImageRemoval(self.catalog, users, events, workers)
+        self.transfer = ImageTransfer(self.catalog, workers)
+
+    async def resolve(self, ref: str, platform: str = "") -> Image:
+        """By name, digest, id or unique id prefix. Raises NoSuchImage, InvalidReference."""
+        return await self.catalog.resolve(ref, platform)
+
+    async def inspect(self, ref: str, manifests: bool = False, platform: str = "") -> ImageInspect:
+        """Raises NoSuchImage."""
+        return await self.catalog.inspect(ref, platform)
+
+    async def history(self, ref: str, platform: str = "") -> Sequence[HistoryItem]:
+        """Newest first. Raises NoSuchImage."""
+        return await self.catalog.history(ref, platform)
+
+    async def list(
+        self,
+        filters: Mapping[str, Sequence[str]] | None = None,
+        all: bool = False,  # noqa: A002 - Docker's word
+        shared_size: bool = False,
+        digests: bool = False,
+        manifests: bool = False,
+    ) -> Sequence[ImageSummary]:
+        """Newest first. Raises InvalidFilter. ``digests`` and ``manifests`` change nothing yet."""
+        return await self.catalog.list(filters, all, shared_size)
+
+    async def usage(self) -> ImageUsage:
+        """For ``system df``."""
+        return await self.catalog.usage()
+
+    async def tag(self, ref: str, repo: str, tag: str = "") -> None:
+        """Raises InvalidReference, NoSuchImage."""
+        await self.catalog.tag(ref, repo, tag)
+
+    async def remove(self, ref: str, force: bool = False, noprune: bool = False) -> Sequence[DeletedImage]:
+        """Raises NoSuchImage, ImageInUse."""
+        return await self.removal.remove(ref, force, noprune)
+
+    async def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> ImagePrune:
+        """Raises PruneRunning, InvalidFilter."""
+        return await self.removal.prune(filters)
+
+    async def recover(self) -> None:
+        """At start: remove what unfinished work of an earlier process has left."""
+        await self.removal.recover()
+
+    def bootstrap(
+        self, name: str, options: BootstrapOptions | None = None
+    ) -> AsyncGenerator[ProgressMessage, None]:
+        """Make a base image from packages: busybox, debian, python, nginx or from-dir."""
+        return self.transfer.bootstrap(name, options or BootstrapOptions())
