@@ -231,7 +231,7 @@ class RuntimeClient:
         program["clients"] = [[a.stdin, a.stdout, a.stderr] for a in attachments]
         try:
             fds = [theirs.fileno(), *(pair[1].fileno() for pair in pairs)]
-            self._spawner.send(marshal.dumps(program), fds)
+            self._spawner.send(_encode(program), fds)
         except BaseException:
             control.close()
             for ours, _ in pairs:
@@ -292,6 +292,11 @@ def read_exit(run_dir: str) -> ExitStatus | None:
             return msgspec.json.decode(file.read(), type=ExitStatus)
     except (FileNotFoundError, msgspec.MsgspecError):
         return None
+
+
+def _encode(program: planner.Program) -> bytes:
+    """The operations are marshalled by themselves: only the new process decodes them."""
+    return marshal.dumps({**program, "operations": marshal.dumps(program["operations"])})
 
 
 def _forget_exit(run_dir: str) -> None:

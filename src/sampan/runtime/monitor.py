@@ -75,7 +75,7 @@ class Monitor:
             child_ends, own_ends = self._standard_streams()
             cgroup.create(program["cgroup_steps"])
             for path, kind in program["parent_namespaces"]:
-                sandbox.join(None, path, kind)  # type: ignore[arg-type]
+                sandbox.enter_namespace(path, kind)
             self._prepare_time_namespace()
             cgroup_fd = -1
             if program["cgroup_into"]:
@@ -132,22 +132,16 @@ class Monitor:
                 file.write(offsets)
 
     def _help_child(self, sync: socket.socket) -> None:
-        """What must be done from outside: id maps, and the host ends of the links."""
+        """What a process in a user namespace cannot do itself: its id maps, and its links."""
         program = self.program
         for file, text in program["id_maps"]:
             with open(f"/proc/{self.pid}/{file}", "w", encoding="ascii") as maps:
                 maps.write(text)
         if program["id_maps"]:
             sync.send(b"maps")
-        for link in program["links"]:
-            create_veth(
-                link["host_name"],
-                link["container_name"],
-                master_index=socket.if_nametoindex(link["bridge"]),
-                mtu=link["mtu"],
-                peer_mac=link["mac"],
-                peer_pid=self.pid,
-            )
+        for host_name, bridge, name, mac, mtu, *_ in program["links"]:
+            index = socket.if_nametoindex(bridge)
+            create_veth(host_name, name, master_index=index, mtu=mtu, peer_mac=mac, peer_pid=self.pid)
         if program["links"]:
             sync.send(b"links")
 

@@ -19,7 +19,7 @@ from sampan.kernel import capabilities
 from sampan.kernel import mount as mnt
 from sampan.kernel import process as proc
 from sampan.kernel.cgroup.layout import Layout
-from sampan.model.launch import ExecRequest, LaunchRequest, LogSink, Stdio
+from sampan.model.launch import ExecRequest, LaunchRequest, LogSink, Stdio, VethLink
 from sampan.model.oci import Device, Linux, OCIMount, Process, Resources, RuntimeSpec
 
 from . import cgroups, mountoptions
@@ -72,14 +72,23 @@ def plan_launch(request: LaunchRequest, host: Host) -> Program:
     group = cgroups.plan_cgroup(host.layout, linux.cgroups_path, linux.resources or Resources())
     flags, joins = _namespaces(linux)
     unified = host.layout.version == 2
+    id_maps = _id_maps(linux) if flags & proc.CLONE_NEWUSER else []
+    # What the new process can do itself it does: its memory is gone with execve, the monitor's stays.
+    # Root of a user namespace has no say over the host's groups and links, and on v2 the process is best
+    # cloned into its group; then the monitor does it before.
+    by_monitor = unified or bool(id_maps)
     operations: list[Operation] = [["session"]]
+    if not by_monitor:
+        operations.append(["create-cgroup", group.steps])
     if not unified:
         operations.append(["enter-cgroup", group.enter])
+    if request.links and not id_maps:
+        flags &= ~proc.CLONE_NEWNET
+        operations.append(["links", [_link(link) for link in request.links]])
     if flags & proc.CLONE_NEWCGROUP:
         # only now, so that the group just entered is the root of the new view
         flags &= ~proc.CLONE_NEWCGROUP
         operations.append(["unshare", proc.CLONE_NEWCGROUP])
-    id_maps = _id_maps(linux) if flags & proc.CLONE_NEWUSER else []
     if id_maps:
         operations += [["await", "maps"], ["become-root"]]
     operations += [["join", path, kind] for path, kind in joins if kind != proc.CLONE_NEWPID]
@@ -102,7 +111,7 @@ def plan_launch(request: LaunchRequest, host: Host) -> Program:
     oom = host.layout.directory("memory", linux.cgroups_path) if "memory" in _memory_hosts(host) else ""
     return {
         "run_dir": request.run_dir,
-        "cgroup_steps": group.steps,
+        "cgroup_steps": group.steps if by_monitor else [],
         "cgroup_dirs": group.dirs,
         "cgroup_into": group.dirs[0] if unified else "",
         "oom_path": oom + ("/memory.events" if unified else "/memory.oom_control") if oom else "",
@@ -110,7 +119,7 @@ def plan_launch(request: LaunchRequest, host: Host) -> Program:
         "time_offsets": _time_offsets(linux),
         "clone_flags": flags & ~proc.CLONE_NEWTIME,
         "id_maps": id_maps,
-        "links": [msgspec.structs.asdict(link) for link in request.links],
+        "links": [_link(link) for link in request.links] if id_maps else [],
         "operations": operations,
         "stdio": _stdio(request.stdio, process),
         "log": _log(request.stdio.log),
@@ -151,7 +160,7 @@ def describe(program: Program) -> Iterator[str]:
         yield f"monitor: cgroup {' '.join(step)}"
     yield f"monitor: clone3 {_flag_names(program['clone_flags'])}"
     for link in program["links"]:
-        yield f"monitor: veth {link['host_name']} in {link['bridge']}, {link['container_name']} inside"
+        yield f"monitor: veth {link[0]} in {link[1]}, {link[2]} inside"
     for operation in program["operations"]:
         parts = [f"<{len(p)} bytes>" if isinstance(p, bytes) else str(p) for p in operation[1:]]
         yield f"init: {operation[0]} {' '.join(parts)}".rstrip()
@@ -219,6 +228,19 @@ def _network_operations(request: LaunchRequest, own_namespace: bool) -> list[Ope
     return [
         ["await", "links"],
         *(["network", k.container_name, k.addresses, k.gateway4, k.gateway6] for k in request.links),
+    ]
+
+
+def _link(link: VethLink) -> list[Any]:
+    return [
+        link.host_name,
+        link.bridge,
+        link.container_name,
+        link.mac,
+        link.mtu,
+        link.addresses,
+        link.gateway4,
+        link.gateway6,
     ]
 
 

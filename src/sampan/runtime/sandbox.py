@@ -26,7 +26,7 @@ from typing import Any
 from sampan.kernel import mount as mnt
 from sampan.kernel import process as proc
 from sampan.kernel.cgroup import steps as cgroup
-from sampan.kernel.netlink import configure_inside, set_loopback_up
+from sampan.kernel.netlink import NetlinkSocket, configure_inside, create_veth, set_loopback_up
 from sampan.kernel.paths import make_directories, make_file, open_in_root
 from sampan.kernel.syscalls import check, libc
 from sampan.runtime.accounts import resolve_user
@@ -97,13 +97,17 @@ def explain(operation: Operation, error: OSError) -> str:
 # --- namespaces and groups -------------------------------------------------------------------------------
 
 
-def join(_: Sandbox, path: str, kind: int) -> None:
+def enter_namespace(path: str, kind: int) -> None:
     """Enter the namespace of a file such as /proc/<pid>/ns/net."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         proc.setns(fd, kind)
     finally:
         os.close(fd)
+
+
+def join(_: Sandbox, path: str, kind: int) -> None:
+    enter_namespace(path, kind)
 
 
 def join_process(_: Sandbox, pid: int, kinds: int) -> None:
@@ -113,6 +117,10 @@ def join_process(_: Sandbox, pid: int, kinds: int) -> None:
         proc.setns(fd, kinds)
     finally:
         os.close(fd)
+
+
+def create_cgroup(_: Sandbox, steps: list[list[str]]) -> None:
+    cgroup.create(steps)
 
 
 def enter_cgroup(_: Sandbox, files: list[str], missing_ok: bool = False) -> None:
@@ -433,6 +441,22 @@ def loopback(_: Sandbox) -> None:
     set_loopback_up()
 
 
+def links(_: Sandbox, specs: list[list[Any]]) -> None:
+    """A network namespace of our own and its links: the host ends are made through a socket that was
+    opened in the host's namespace and stays there."""
+    with NetlinkSocket() as host:
+        indexes = [socket.if_nametoindex(spec[1]) for spec in specs]
+        proc.unshare(proc.CLONE_NEWNET)
+        here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        for index, (host_name, _bridge, name, mac, mtu, *_addresses) in zip(indexes, specs, strict=True):
+            create_veth(
+                host_name, name, master_index=index, mtu=mtu, peer_mac=mac, peer_ns_fd=here, route=host
+            )
+        os.close(here)
+    for spec in specs:
+        configure_inside(spec[2], *spec[5:])
+
+
 def network(_: Sandbox, name: str, addresses: list[str], gateway4: str, gateway6: str) -> None:
     configure_inside(name, addresses, gateway4, gateway6)
 
@@ -583,6 +607,7 @@ def _not_run(command: str, error: OSError) -> SandboxError:
 OPERATIONS: dict[str, Callable[..., None]] = {
     "join": join,
     "join-process": join_process,
+    "create-cgroup": create_cgroup,
     "enter-cgroup": enter_cgroup,
     "unshare": unshare,
     "await": await_monitor,
@@ -607,6 +632,7 @@ OPERATIONS: dict[str, Callable[..., None]] = {
     "domainname": domainname,
     "sysctl": sysctl,
     "loopback": loopback,
+    "links": links,
     "network": network,
     "rlimit": rlimit,
     "oom-score": oom_score,
@@ -618,9 +644,10 @@ OPERATIONS: dict[str, Callable[..., None]] = {
 }
 
 
-def become(sync: socket.socket, stdio: tuple[int, int, int], operations: list[Operation]) -> None:
+def become(sync: socket.socket, stdio: tuple[int, int, int], operations: bytes) -> None:
     """The life of the cloned process: standard streams, the program, execve. Never returns.
 
+    ``operations`` is the marshalled list: decoded here, it takes no memory of the monitor.
     What goes wrong is sent to the monitor as ``marshal((message, exit_code))`` after the byte ``E``.
     """
     try:
@@ -629,7 +656,7 @@ def become(sync: socket.socket, stdio: tuple[int, int, int], operations: list[Op
                 os.dup2(fd, number)
         os.umask(0)  # nodes and directories get exactly their modes
         sandbox = Sandbox(sync)
-        sandbox.run(operations)
+        sandbox.run(marshal.loads(operations))  # noqa: S302 - from our own daemon
         failure = ("the program has no exec", 125)
     except SandboxError as error:
         failure = (error.message, error.exit_code)

@@ -30,11 +30,12 @@ def serve(requests: socket.socket) -> None:
         data, fds, _, _ = socket.recv_fds(requests, _LARGEST_REQUEST, _MOST_FDS, socket.MSG_CMSG_CLOEXEC)
         if not data:
             return
-        pid = os.fork()
+        # not os.fork: its handlers for threads would only touch memory that is better left shared
+        pid, pidfd = proc.clone3(0)
         if pid == 0:
             requests.close()
             monitor.main(marshal.loads(data), fds)  # noqa: S302 - from our own daemon
-        for fd in fds:
+        for fd in (pidfd, *fds):
             os.close(fd)
         del data, fds
 
