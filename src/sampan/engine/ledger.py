@@ -57,12 +57,16 @@ class Ledger:
         else:
             entry.replace_record(record)
 
-    def apply(self, entry: Entry, event: Event, run: RunRecord | None = None) -> tuple[Effect, ...]:
+    def apply(
+        self, entry: Entry, event: Event, run: RunRecord | Literal["same"] | None = "same"
+    ) -> tuple[Effect, ...]:
         """Take one step. ``run`` is what the container holds of the host after it.
 
         Raises what :func:`step` raises, and what the store raises; then nothing has changed. What has
         already happened to the container (an exit) is kept in memory even if the disk is full.
         """
+        if run == "same":
+            run = entry.run
         life, effects = step(entry.life, event, entry.rules)
         if any(type(effect) is Save for effect in effects):
             try:

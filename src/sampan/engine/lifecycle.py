@@ -264,13 +264,13 @@ def _pause(life: Life, rules: Rules) -> Step:
         raise restarting_conflict(rules.id)
     if life.phase != "running":
         raise NotRunning(f"container {rules.id} is not running")
-    return msgspec.structs.replace(life, phase="paused"), (Publish(action="pause"),)
+    return msgspec.structs.replace(life, phase="paused"), (SAVE,)
 
 
 def _unpause(life: Life, rules: Rules) -> Step:
     if life.phase != "paused":
         raise NotPaused(f"Container {rules.id} is not paused")
-    return msgspec.structs.replace(life, phase="running"), (Publish(action="unpause"),)
+    return msgspec.structs.replace(life, phase="running"), (SAVE,)
 
 
 def _exited(life: Life, event: Exited, rules: Rules) -> Step:

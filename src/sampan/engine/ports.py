@@ -44,6 +44,9 @@ class Supervised(Protocol):
     async def wait(self) -> ExitStatus:
         """Any number of waiters; returns at once when it has ended."""
 
+    async def released(self) -> None:
+        """After the end: its monitor has removed the control groups and is gone."""
+
     async def attach(self, *, stdin: bool, stdout: bool, stderr: bool) -> ByteStream: ...
     async def resize(self, height: int, width: int) -> None: ...
     def kill(self, signal: int) -> None:

@@ -39,6 +39,7 @@ class Entry:
         "_view",
         "exec_ids",
         "health",
+        "image_size_bytes",
         "life",
         "manifest_digest",
         "process",
@@ -56,6 +57,7 @@ class Entry:
         self.health: HealthState | None = None
         self.exec_ids: tuple[str, ...] = ()
         self.manifest_digest = ""
+        self.image_size_bytes = 0
         self._view: ContainerView | None = None
 
     @property

@@ -18,6 +18,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     ports: dict[str, list[PortBinding]] = {}
     """What was really bound, by ``80/tcp``."""
     sandbox_key: str = ""
+    paused: bool = False
 
 
 class StoredContainer(msgspec.Struct, frozen=True, kw_only=True):

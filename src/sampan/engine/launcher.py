@@ -1,0 +1,172 @@
+"""Brings a container's process to life, and gives back what it held afterwards.
+
+Everything is taken under one undo stack: when any step fails, what the steps before it took is returned.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, ExitStack
+
+import msgspec
+
+from sampan.base.crashpoints import crash_point
+from sampan.base.errors import Conflict, InvalidArgument, NotFound, SystemFailure
+from sampan.model.container import Container
+from sampan.model.launch import LaunchRequest, VethLink
+from sampan.runtime.errors import StartFailed
+from sampan.store.containers import RunRecord
+
+from .collaborators import LaunchFacts, MountResolver, SpecSource
+from .connections import Connections
+from .layout import Layout
+from .links import link_environment, link_hosts, resolve_links
+from .ports import Attachment, Runtime, Supervised
+from .registry import Entry, Registry
+
+EXIT_CANNOT_EXECUTE = 126
+EXIT_NOT_FOUND = 127
+
+
+class StartRejected(InvalidArgument):
+    """The command cannot be started: 400, and the client derives its exit status from Docker's words."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class StartBroken(SystemFailure):
+    """The host could not start it."""
+
+
+def start_error(failure: StartFailed) -> StartRejected | StartBroken:
+    """Docker's words around the runtime's: clients look for "executable file not found" and such."""
+    text = (
+        "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+        f"unable to start container process: error during container init: {failure.message}: unknown"
+    )
+    if failure.exit_code in (EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND):
+        return StartRejected(text, failure.exit_code)
+    return StartBroken(text)
+
+
+class Launcher:
+    """Starts processes; keeps no state of its own."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        layout: Layout,
+        runtime: Runtime,
+        connections: Connections,
+        mounts: MountResolver,
+        spec: SpecSource,
+    ) -> None:
+        self._registry = registry
+        self._layout = layout
+        self._runtime = runtime
+        self._connections = connections
+        self._mounts = mounts
+        self._spec = spec
+
+    async def launch(
+        self, entry: Entry, attachments: Sequence[Attachment] = ()
+    ) -> tuple[Supervised, RunRecord]:
+        """Returns when the container's program runs.
+
+        Raises StartRejected (exit_code 126, 127), StartBroken, what the network drivers and the mounts
+        raise, NotFound or Conflict (a container to share with); then nothing is left.
+        """
+        record = entry.record
+        async with AsyncExitStack() as undo:
+            taken = undo.enter_context(ExitStack())
+            joined = self._joined(record)
+            linked = resolve_links(record, self._registry)
+            connected = self._connections.connect(record, taken)
+            crash_point("container.start.connected")
+            self._connections.files.write(record, connected.endpoints, link_hosts(linked))
+            mounts = await self._mounts.prepare(record)
+            undo.push_async_callback(self._mounts.finish, record)
+            crash_point("container.start.mounted")
+            taken.callback(shutil.rmtree, self._layout.run_dir(record.id), ignore_errors=True)
+            request = self._request(
+                msgspec.structs.replace(record, mounts=mounts),
+                connected.links,
+                joined,
+                link_environment(record, linked),
+            )
+            try:
+                process = await self._runtime.launch(request, attachments)
+            except StartFailed as failure:
+                raise start_error(failure) from failure
+            taken.pop_all()
+            undo.pop_all()
+        crash_point("container.start.launched")
+        self._mounts.launched(record.id)
+        self._connections.publish(record, connected.endpoints, "connect")
+        cgroup_path = request.spec.linux.cgroups_path
+        return process, RunRecord(
+            cgroup_path=cgroup_path, endpoints=connected.endpoints, ports=connected.ports
+        )
+
+    def plan(self, entry: Entry) -> LaunchRequest:
+        """What the next start would ask of the runtime, without its networks."""
+        record = entry.record
+        linked = resolve_links(record, self._registry)
+        return self._request(record, [], self._joined(record), link_environment(record, linked))
+
+    async def release(self, entry: Entry) -> None:
+        """The process has ended: addresses, ports and mounts are free for the next start."""
+        self._connections.disconnect(entry.record, entry.run)
+        await self._mounts.finish(entry.record)
+
+    async def clear(self, container_id: str, process: Supervised | None) -> None:
+        """Wait for the monitor's own clean-up, then remove the run directory. Idempotent."""
+        if process is not None:
+            await process.released()
+        shutil.rmtree(self._layout.run_dir(container_id), ignore_errors=True)
+
+    def _request(
+        self, record: Container, links: list[VethLink], joined: dict[str, int], link_env: list[str]
+    ) -> LaunchRequest:
+        layout = self._layout
+        mode = record.host.network_mode
+        other = self._registry.find(mode.partition(":")[2]) if mode.startswith("container:") else None
+        files_of = other.id if other is not None else record.id
+        facts = LaunchFacts(
+            run_dir=layout.run_dir(record.id),
+            container_dir=layout.container(record.id),
+            lower=[layout.layer(chain_id) for chain_id in reversed(record.layer_ids)],
+            upper=layout.upper(record.id),
+            work=layout.work(record.id),
+            log_path=layout.log(record.id),
+            hostname_path=layout.hostname(files_of),
+            hosts_path=layout.hosts(files_of),
+            resolv_conf_path=layout.resolv_conf(files_of),
+            links=links,
+            joined_pids=joined,
+            link_env=link_env,
+        )
+        return self._spec.launch(record, facts)
+
+    def _joined(self, record: Container) -> dict[str, int]:
+        """Host pids of the containers whose namespaces this one shares. Raises NotFound or Conflict."""
+        host = record.host
+        modes = {"network": host.network_mode, "pid": host.pid_mode, "ipc": host.ipc_mode}
+        pids: dict[str, int] = {}
+        for kind, mode in modes.items():
+            prefix, _, ref = mode.partition(":")
+            if prefix == "container" and ref:
+                pids[kind] = self._require_running_pid(kind, ref)
+        return pids
+
+    def _require_running_pid(self, kind: str, ref: str) -> int:
+        other = self._registry.find(ref)
+        if other is None:
+            raise NotFound(f"No such container: {ref}")
+        if other.life.phase not in ("running", "paused"):
+            what = "network" if kind == "network" else kind.upper()
+            raise Conflict(f"cannot join {what} of a non running container: {other.id}")
+        return other.life.pid

@@ -1,0 +1,107 @@
+"""Writes hostname, hosts and resolv.conf of a container that starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from sampan.base.errors import InvalidArgument
+from sampan.formats.hosts import render_hosts, resolve_extra_hosts
+from sampan.formats.resolv import (
+    SYSTEMD_PATH,
+    ResolvConf,
+    for_bridge,
+    override,
+    parse,
+    render,
+    uses_systemd_stub,
+)
+from sampan.model.container import Container, Endpoint
+from sampan.model.network import Network
+
+from .layout import Layout
+
+HOST_HOSTS = "/etc/hosts"
+
+
+class ResolverSource:
+    """The host's resolv.conf, parsed again only when its text changes."""
+
+    def __init__(self, path: str = "/etc/resolv.conf") -> None:
+        self._path = path
+        self._text: str | None = None
+        self._parsed = ResolvConf()
+
+    def current(self) -> ResolvConf:
+        path, text = self._path, _read(self._path)
+        if uses_systemd_stub(text) and (real := _read(SYSTEMD_PATH)):
+            path, text = SYSTEMD_PATH, real
+        if text != self._text:
+            self._text, self._parsed = text, parse(text, path)
+        return self._parsed
+
+
+class NetworkFiles:
+    """Renders the three files from a record and its endpoints."""
+
+    def __init__(self, layout: Layout, find_network: Callable[[str], Network | None]) -> None:
+        self._layout = layout
+        self._find_network = find_network
+        self._resolver = ResolverSource()
+
+    def write(
+        self, record: Container, endpoints: Mapping[str, Endpoint], linked: Sequence[tuple[str, str]]
+    ) -> None:
+        """``linked``: (address, names) of --link. Nothing is written for ``container:ID``: those files are
+        the other container's. Raises InvalidArgument for unusable --add-host."""
+        if record.host.network_mode.startswith("container:"):
+            return
+        id_ = record.id
+        _write(self._layout.hostname(id_), f"{record.config.hostname}\n")
+        _write(self._layout.hosts(id_), self._hosts(record, endpoints, linked))
+        _write(self._layout.resolv_conf(id_), self._resolv(record, endpoints))
+
+    def _hosts(
+        self, record: Container, endpoints: Mapping[str, Endpoint], linked: Sequence[tuple[str, str]]
+    ) -> str:
+        try:
+            extra = resolve_extra_hosts(record.host.extra_hosts or (), self._gateways())
+        except ValueError as error:
+            raise InvalidArgument(str(error)) from error
+        if record.host.network_mode == "host":
+            return _read(HOST_HOSTS) + "".join(f"{address}\t{name}\n" for address, name in extra)
+        addresses = [a for e in endpoints.values() for a in (e.ip_address, e.global_ipv6_address)]
+        return render_hosts(
+            hostname=record.config.hostname,
+            domainname=record.config.domainname,
+            addresses=addresses,
+            extra=[*extra, *linked],
+        )
+
+    def _resolv(self, record: Container, endpoints: Mapping[str, Endpoint]) -> str:
+        host = record.host
+        conf = override(
+            self._resolver.current(),
+            nameservers=host.dns or (),
+            search=host.dns_search or (),
+            options=host.dns_options or (),
+        )
+        if host.network_mode != "host":
+            conf = for_bridge(conf, ipv6=any(e.global_ipv6_address for e in endpoints.values()))
+        return render(conf)
+
+    def _gateways(self) -> list[str]:
+        bridge = self._find_network("bridge")
+        return [pool.gateway for pool in bridge.pools if pool.gateway] if bridge is not None else []
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
