@@ -1,1 +1,1 @@
-"""Reading containers' logs (the monitor writes them)."""
+"""Container logs as clients read them; they are written by :mod:`sampan.kernel.logfile`."""
