@@ -57,6 +57,9 @@ IFLA_AF_SPEC = 26
 IFLA_NET_NS_FD = 28
 IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
+IFLA_INFO_SLAVE_KIND = 4
+IFLA_INFO_SLAVE_DATA = 5
+IFLA_BRPORT_MODE = 4
 VETH_INFO_PEER = 1
 IFLA_INET6_ADDR_GEN_MODE = 8
 IN6_ADDR_GEN_MODE_NONE = 1
@@ -84,6 +87,8 @@ _IFADDR = Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, in
 _ROUTE = Struct("=BBBBBBBBI")  # rtmsg: family, dst, src, tos, table, protocol, scope, type, flags
 _U32 = Struct("=I")
 _INT = Struct("=i")
+
+_BRIDGE_NETFILTER = "/proc/sys/net/bridge/bridge-nf-call-iptables"  # there while br_netfilter is loaded
 
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
@@ -301,12 +306,24 @@ def create_veth(
         ),
         flags=IFF_UP,
     )
-    request = (f"create veth pair {host_name}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
+    requests = [(f"create veth pair {host_name}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)]
+    if master_index and os.access(_BRIDGE_NETFILTER, os.F_OK):
+        requests.append(hairpin_request(host_name))
     if route is not None:
-        route.execute([request])
+        route.execute(requests)
         return
     with NetlinkSocket() as own:
-        own.execute([request])
+        own.execute(requests)
+
+
+def hairpin_request(name: str) -> Request:
+    """Let a bridge send a frame back through the port it came from: with br_netfilter a container's call
+    to its own published port is turned around within the bridge. The port must be in its bridge already."""
+    mode = attribute(IFLA_BRPORT_MODE, b"\1")
+    info = nested(
+        IFLA_LINKINFO, attribute(IFLA_INFO_SLAVE_KIND, b"bridge"), nested(IFLA_INFO_SLAVE_DATA, mode)
+    )
+    return (f"set hairpin mode of {name}", RTM_NEWLINK, 0, link_body(attribute_text(IFLA_IFNAME, name), info))
 
 
 def configure_inside(

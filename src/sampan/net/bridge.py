@@ -18,7 +18,7 @@ from sampan.model.network import IPAMPool, Network
 
 from .driver import Attached
 from .errors import AddressOutOfRange, DeviceFailed, InvalidNetworkSetting, PoolExhausted
-from .firewall import BridgeRules, Firewall
+from .firewall import QUIET_PREFIX, BridgeRules, Firewall
 from .ipam import DEFAULT_POOLS, AddressPool, IPNetwork, choose_subnet, parse_network
 
 OPTION_NAME = "com.docker.network.bridge.name"
@@ -118,6 +118,7 @@ class BridgeDriver:
                 masquerade=_flag(options, OPTION_MASQUERADE, True) and not network.internal,
                 talking=_flag(options, OPTION_ICC, True),
                 internal=network.internal,
+                subnets=tuple(pool.subnet for pool in network.pools),
             ),
             mtu=_mtu(options),
         )
@@ -223,7 +224,7 @@ class BridgeDriver:
             addresses.append(f"{endpoint.global_ipv6_address}/{endpoint.global_ipv6_prefix_len}")
         return VethLink(
             # Random, as the pair of a container's last run may still be on its way out.
-            host_name=f"veth{self._random(4).hex()[:7]}",
+            host_name=("veth" if live.rules.talking else QUIET_PREFIX) + self._random(4).hex()[:7],
             bridge=live.rules.name,
             mac=endpoint.mac_address,
             mtu=live.mtu,

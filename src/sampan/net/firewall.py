@@ -10,6 +10,10 @@ bridge that may talk to it; all else is dropped, so a container's address reache
 no way around publishing. A container that calls a published port, be it its own, is masqueraded: the answer
 would otherwise go to it directly across the bridge and never be translated back.
 
+Where br_netfilter is loaded (Kubernetes and others want it) all this happens within the bridge when both
+ends are on it. The hooks then do not name the incoming interface everywhere, which is why callers are told
+by their subnet, and a container reaches itself only through a port in hairpin mode (kernel.netlink).
+
 Other tables on the forward hook keep their say: nf_tables asks every base chain, and one that drops, drops.
 :meth:`Firewall.foreign_drops` names them for the daemon's warnings.
 """
@@ -42,6 +46,7 @@ class BridgeRules:
     """Containers on it may reach each other (--icc)."""
     internal: bool = False
     """Nothing gets out of it, and nothing in."""
+    subnets: tuple[str, ...] = ()
 
 
 RULES = """
@@ -55,6 +60,8 @@ table inet {table} {{
     set masqueraded {{ type ifname; {masqueraded} }}
     set internal {{ type ifname; {internal} }}
     set talking {{ type ifname . ifname; {talking} }}
+    set subnets4 {{ type ipv4_addr; flags interval; {subnets4} }}
+    set subnets6 {{ type ipv6_addr; flags interval; {subnets6} }}
     map publish4 {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
     map publish4_at {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
     map publish6 {{ type inet_proto . inet_service : ipv6_addr . inet_service; }}
@@ -97,23 +104,27 @@ table inet {table} {{
         iifname @masqueraded masquerade
     }}
     chain into_bridge {{
-        iifname @bridges ct status dnat masquerade comment "a container calls a published port"
+        ip saddr @subnets4 ct status dnat masquerade comment "a container calls a published port"
+        ip6 saddr @subnets6 ct status dnat masquerade
         ip saddr 127.0.0.0/8 masquerade
         ip6 saddr ::1 masquerade
     }}
 }}
 """
 
-QUIET = """
-table bridge {table} {{
-    set quiet {{ type ifname; {quiet} }}
-    chain forward {{
+QUIET_PREFIX = "vethq"
+"""Host ends of links in networks whose containers must not talk to each other (--icc=false)."""
+
+QUIET = f"""
+table bridge {{table}} {{{{
+    chain forward {{{{
         type filter hook forward priority filter; policy accept;
-        meta ibrname @quiet counter drop comment "--icc=false"
-    }}
-}}
+        iifname "{QUIET_PREFIX}*" oifname "{QUIET_PREFIX}*" counter drop comment "--icc=false"
+    }}}}
+}}}}
 """
-"""Containers on one bridge reach each other below IP, where only a bridge table sees them."""
+"""Containers on one bridge reach each other below IP, where only a table of the bridge family sees them.
+By name and without a set: most kernels cannot match the bridge itself there."""
 
 REMOVAL = """
 add table inet {table}
@@ -126,15 +137,17 @@ delete table bridge {table}
 def render_rules(table: str, bridges: Iterable[BridgeRules]) -> str:
     """The whole table as one transaction that replaces what was there."""
     known = list(bridges)
+    subnets = [subnet for bridge in known for subnet in bridge.subnets]
     text = RULES.format(
         table=table,
         bridges=_elements(f'"{bridge.name}"' for bridge in known),
         masqueraded=_elements(f'"{bridge.name}"' for bridge in known if bridge.masquerade),
         internal=_elements(f'"{bridge.name}"' for bridge in known if bridge.internal),
         talking=_elements(f'"{bridge.name}" . "{bridge.name}"' for bridge in known if bridge.talking),
+        subnets4=_elements(subnet for subnet in subnets if ":" not in subnet),
+        subnets6=_elements(subnet for subnet in subnets if ":" in subnet),
     )
-    quiet = [f'"{bridge.name}"' for bridge in known if not bridge.talking]
-    return text + QUIET.format(table=table, quiet=_elements(quiet)) if quiet else text
+    return text if all(bridge.talking for bridge in known) else text + QUIET.format(table=table)
 
 
 def _elements(names: Iterable[str]) -> str:
@@ -172,7 +185,8 @@ class Firewall:
         containers keep working until :meth:`settle`. Never raises: see ``unavailable``."""
         try:
             self._socket = NftSocket()
-            self._socket.has_table(self.table)
+            # Without one there is nothing to keep in force, and the first bridge makes it.
+            self._settled = not self._socket.has_table(self.table)
         except OSError as error:
             self._give_up(error)
 

@@ -65,6 +65,7 @@ class ContainerNetworks:
         PortBinding without host port."""
         driver = self._driver(network)
         endpoint_id = new_id()
+        self._firewall.settle()
         try:
             attached = driver.attach(network, endpoint_id, config)
             try:

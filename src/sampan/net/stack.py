@@ -125,6 +125,10 @@ class NetworkStack:
                 self._firewall.remove()
             except OSError as error:
                 self._warn(f"the nft table {self.table} was not removed: {error.strerror}")
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close what is open and change nothing in the kernel: all of it stays in force."""
         self._ports.close()
         self._firewall.close()
 
