@@ -129,17 +129,9 @@ async def test_lines_that_are_no_records_are_left_out(path: Path) -> None:
     assert await read(path) == b"good\ngood\n"
 
 
-class Ended:
-    """A container that ends when it is told to."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    async def wait(self) -> None:
-        await self._event.wait()
-
-    def now(self) -> None:
-        self._event.set()
+def ending() -> asyncio.Future[None]:
+    """What is done when the container has ended."""
+    return asyncio.get_running_loop().create_future()
 
 
 async def read_to(chunks: AsyncIterator[bytes], suffix: bytes) -> bytes:
@@ -157,9 +149,9 @@ async def read_rest(chunks: AsyncIterator[bytes]) -> bytes:
 
 async def test_following_ends_with_the_container_and_misses_nothing_in_rotations(path: Path) -> None:
     writer = JsonFileWriter(str(path), max_size_bytes=3000, max_files=4)
-    watcher, ended = LogWatcher(), Ended()
+    watcher, ended = LogWatcher(), ending()
     writer.write(b"before\n", "stdout")
-    follow = watcher.watch(str(path), ended.wait())
+    follow = watcher.watch(str(path), ended)
     chunks = LogReader().read(str(path), **{**DEFAULTS, "follow": follow})
     got = await read_to(chunks, b"before\n")
     for number in range(300):
@@ -168,7 +160,7 @@ async def test_following_ends_with_the_container_and_misses_nothing_in_rotations
             got += await read_to(chunks, b"line %d\n" % number)
     writer.write(b"last words", "stdout")
     writer.close()
-    ended.now()
+    ended.set_result(None)
     got += await read_rest(chunks)
     await follow.aclose()
     watcher.close()
@@ -201,7 +193,7 @@ async def test_following_goes_on_with_the_oldest_file_when_rotation_overtook_it(
 async def test_a_follower_that_leaves_gives_back_its_watch(path: Path) -> None:
     path.touch()
     watcher = LogWatcher()
-    followers = [watcher.watch(str(path), Ended().wait()) for _ in range(3)]
+    followers = [watcher.watch(str(path), ending()) for _ in range(3)]
     assert len(watcher._followers) == 1
     for follower in followers:
         await follower.aclose()

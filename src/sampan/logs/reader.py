@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from .files import LogPart, open_all, successor
 from .render import LogQuery, Renderer
@@ -53,6 +53,8 @@ class LogReader:
         finally:
             for part in parts:
                 part.close()
+            if isinstance(follow, AsyncGenerator):
+                await follow.aclose()
 
 
 async def _backlog(parts: list[LogPart], renderer: Renderer) -> AsyncIterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Coroutine
+from typing import Any
 
 from sampan.kernel import inotify
 
@@ -13,33 +13,37 @@ _MASK = inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_MOVED_TO
 
 
 class LogWatch:
-    """One follower: an async iterator of ticks that ends with the container. Watches from its making on,
-    so what is written while the log is read up to now is not missed. Must be closed."""
+    """One follower: an async iterator of ticks that ends with the container. Must be closed.
 
-    def __init__(self, owner: LogWatcher, watch: int, ended: Coroutine[object, object, object]) -> None:
+    The first tick comes at once: something may have been written before this began to watch.
+    """
+
+    def __init__(self, owner: LogWatcher, watch: int, ended: asyncio.Future[Any]) -> None:
         self._owner = owner
         self._watch = watch
         self._wake = asyncio.Event()
-        self._ended = asyncio.get_running_loop().create_task(ended)
-        self._ended.add_done_callback(lambda _: self.tick())
+        self._wake.set()
+        self._ended = ended
+        ended.add_done_callback(self._tick_at_end)
 
     def tick(self) -> None:
+        self._wake.set()
+
+    def _tick_at_end(self, _: asyncio.Future[Any]) -> None:
         self._wake.set()
 
     def __aiter__(self) -> LogWatch:
         return self
 
     async def __anext__(self) -> None:
-        if self._ended.done():
-            raise StopAsyncIteration
         await self._wake.wait()
         self._wake.clear()
         if self._ended.done():
             raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Idempotent."""
-        self._ended.cancel()
+        """Idempotent; ``ended`` stays as it is."""
+        self._ended.remove_done_callback(self._tick_at_end)
         self._owner.forget(self._watch, self)
 
 
@@ -50,8 +54,8 @@ class LogWatcher:
         self._fd = -1
         self._followers: dict[int, set[LogWatch]] = {}
 
-    def watch(self, path: str, ended: Coroutine[object, object, object]) -> LogWatch:
-        """Follow the log at ``path``, whose directory exists, until ``ended`` returns. Raises OSError."""
+    def watch(self, path: str, ended: asyncio.Future[Any]) -> LogWatch:
+        """Follow the log at ``path``, whose directory exists, until ``ended`` is done. Raises OSError."""
         if self._fd < 0:
             self._fd = inotify.open_instance()
             asyncio.get_running_loop().add_reader(self._fd, self._ready)
