@@ -1,1 +1,1 @@
-"""sampand: settings, object graph, sockets, start and stop."""
+"""The daemon ``sampand``: settings, sockets, signals, and the one file that builds the object graph."""

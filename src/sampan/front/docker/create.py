@@ -21,6 +21,7 @@ from sampan.model.container import (
 from .decoding import decode_any_case, decode_body
 
 ENDPOINT_SYSCTLS = "com.docker.network.endpoint.sysctls"
+MAC_ADDRESS_MOVED = "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
 replace = msgspec.structs.replace
 
 
@@ -213,12 +214,7 @@ def _place_mac_address(
         networks = {**networks, name: replace(endpoint, mac_address=address)}
     if version < 44:
         return config, networks, ""
-    return (
-        replace(config, mac_address=""),
-        networks,
-        "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig "
-        "instead.",
-    )
+    return replace(config, mac_address=""), networks, MAC_ADDRESS_MOVED
 
 
 def _place_sysctls(

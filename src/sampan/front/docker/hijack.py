@@ -58,6 +58,7 @@ class HijackedClient(asyncio.Protocol):
         self._hangup_check: asyncio.TimerHandle | None = None
         tail = connection.take_tail()
         transport.set_protocol(self)
+        transport.resume_reading()
         if tail:
             self.data_received(tail)
 
