@@ -87,6 +87,10 @@ class _SockFprog(ctypes.Structure):
     _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
 
+_clone_pidfd = ctypes.c_int(-1)
+_clone = _CloneArgs(pidfd=ctypes.addressof(_clone_pidfd), exit_signal=17)
+"""Made once: the processes that clone are small, and building a structure touches much of ctypes."""
+
 _prctl = libc.prctl
 _prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
 _setns = libc.setns
@@ -98,13 +102,10 @@ _unshare.argtypes = [ctypes.c_int]
 def clone3(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
     """fork with new namespaces (clone3(2), kernel 5.3; ``cgroup_fd`` 5.7). Returns (pid, pidfd), (0, -1)
     in the child. For single-threaded processes only: Python's own fork handlers are not run."""
-    pidfd = ctypes.c_int(-1)
-    arguments = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=17)
-    if cgroup_fd >= 0:
-        arguments.flags |= CLONE_INTO_CGROUP
-        arguments.cgroup = cgroup_fd
-    pid = syscall(SYS_CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments), what="clone3")
-    return pid, pidfd.value if pid else -1
+    _clone.flags = flags | CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd >= 0 else 0)
+    _clone.cgroup = max(cgroup_fd, 0)
+    pid = syscall(SYS_CLONE3, ctypes.byref(_clone), ctypes.sizeof(_clone), what="clone3")
+    return pid, _clone_pidfd.value if pid else -1
 
 
 def pidfd_open(pid: int) -> int:

@@ -19,11 +19,13 @@ from sampan.kernel import process as proc
 from sampan.kernel.cgroup import layout
 from sampan.model.launch import ExecRequest, ExitStatus, LaunchRequest
 
-from . import planner
+from . import monitor, planner
 from .errors import SpawnerLost, StartFailed
 from .streams import Attachment, SocketStream
 
 _MESSAGE = 65536
+_BEFORE = ("cgroup_steps", "parent_namespaces", "time_offsets", "cgroup_into", "id_maps", "links")
+_AFTER = ("run_dir", "log", "clients", "oom_path", "cgroup_dirs")
 _UNKNOWN_EXIT = 137
 _BOOT = "import sys; sys.path.insert(0, {path!r}); from sampan.runtime.spawner import main; main({fd})"
 
@@ -227,19 +229,20 @@ class RuntimeClient:
         os.makedirs(run_dir, mode=0o700, exist_ok=True)
         _forget_exit(run_dir)
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener = _listen(run_dir)
+        sync = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pairs = [_stream_pair() for _ in attachments]
         program["clients"] = [[a.stdin, a.stdout, a.stderr] for a in attachments]
+        passed = [theirs, listener, *sync, *(pair[1] for pair in pairs)]
         try:
-            fds = [theirs.fileno(), *(pair[1].fileno() for pair in pairs)]
-            self._spawner.send(_encode(program), fds)
+            self._spawner.send(_encode(program), [end.fileno() for end in passed])
         except BaseException:
             control.close()
             for ours, _ in pairs:
                 ours.close()
             raise
         finally:
-            theirs.close()
-            for _, end in pairs:
+            for end in passed:
                 end.close()
         process = SupervisedProcess(process_id, control)
         for attachment, (ours, _) in zip(attachments, pairs, strict=True):
@@ -295,8 +298,17 @@ def read_exit(run_dir: str) -> ExitStatus | None:
 
 
 def _encode(program: planner.Program) -> bytes:
-    """The operations are marshalled by themselves: only the new process decodes them."""
-    return marshal.dumps({**program, "operations": marshal.dumps(program["operations"])})
+    """As monitor.Request reads it."""
+    bits = (
+        (monitor.TTY if program["tty"] else 0)
+        | (monitor.OPEN_STDIN if program["open_stdin"] else 0)
+        | (monitor.STDIN_ONCE if program["stdin_once"] else 0)
+    )
+    before = {key: program[key] for key in _BEFORE}
+    first = marshal.dumps(before) if any(before.values()) else b""
+    later = marshal.dumps({key: program[key] for key in _AFTER})
+    header = monitor.REQUEST_HEADER.pack(program["clone_flags"], bits, len(first), len(later))
+    return b"".join((header, first, later, marshal.dumps(program["operations"])))
 
 
 def _forget_exit(run_dir: str) -> None:
@@ -304,6 +316,25 @@ def _forget_exit(run_dir: str) -> None:
         os.unlink(f"{run_dir}/exit.json")
     except FileNotFoundError:
         return
+
+
+def _listen(run_dir: str) -> socket.socket:
+    """The socket by which a later daemon finds the monitor; made here, since it costs a monitor memory."""
+    path = f"{run_dir}/monitor.sock"
+    if os.path.lexists(path):
+        os.unlink(path)
+    # the name of a socket holds 108 bytes: reach a deep directory through its descriptor
+    directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        listener.bind(f"/proc/self/fd/{directory}/monitor.sock")
+        listener.listen(4)
+        return listener
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.close(directory)
 
 
 def _stream_pair() -> tuple[socket.socket, socket.socket]:

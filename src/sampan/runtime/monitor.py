@@ -10,17 +10,17 @@ socket: the one it was born with, and any that connects to ``<run_dir>/monitor.s
 to the daemon    ``("started", pid, started_ns)``, ``("failed", message, exit_code)``,
                  ``("exited", exit_code, finished_ns, oom_killed)``
 from the daemon  ``("attach", stdin, stdout, stderr)`` with one stream socket, ``("resize", height, width)``,
-                 ``("reopen",)``, ``("close-stdin",)``
+                 ``("reopen",)``
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
+import _socket
 import fcntl
 import marshal
 import os
 import select
-import signal
-import socket
 import struct
 import termios
 import time
@@ -40,63 +40,76 @@ _HIGH_WATER = 1 << 20
 _HEADER = struct.Struct(">BxxxL")
 _DRAIN_S = 5.0
 """How long the last output may take to reach slow clients after the end of the process."""
+_MOST_FDS = 4
+
+REQUEST_HEADER = struct.Struct("=QBII")
+"""Flags of clone3, bits, and the sizes of the marshalled ``before`` and ``after``; the operations follow."""
+TTY, OPEN_STDIN, STDIN_ONCE = 1, 2, 4
 
 
 class Monitor:
-    """The event loop of one supervised process."""
+    """The event loop of one supervised process. Everything is a plain descriptor: an object of the socket
+    module costs a child of a frozen process 300 KB of pages that were shared."""
 
-    def __init__(self, program: Program, control: socket.socket, clients: list[socket.socket]) -> None:
-        self.program = program
-        stdio = program["stdio"]
-        self.tty: bool = stdio["tty"]
-        self.stdin_once: bool = stdio["stdin_once"]
-        self.controls: list[socket.socket] = [control]
+    __slots__ = (
+        "clients",
+        "control_fds",
+        "input",
+        "input_ends",
+        "input_fd",
+        "listener_fd",
+        "log",
+        "master_fd",
+        "outputs",
+        "pid",
+        "pidfd",
+        "request",
+        "started_ns",
+        "stdin_once",
+        "tty",
+    )
+
+    def __init__(self, request: Request, control_fd: int, listener_fd: int) -> None:
+        self.request = request
+        self.tty = bool(request.bits & TTY)
+        self.stdin_once = bool(request.bits & STDIN_ONCE)
+        self.control_fds = [control_fd]
+        self.listener_fd = listener_fd
         self.clients: list[Client] = []
-        self.waiting = clients
         self.outputs: dict[int, int] = {}
         """Read ends by descriptor: 1 for stdout (or the terminal), 2 for stderr."""
         self.input_fd = -1
-        self.input = bytearray()
+        self.input = b""
         self.input_ends = False
         self.master_fd = -1
         self.pid = 0
         self.pidfd = -1
         self.started_ns = 0
         self.log: JsonFileWriter | None = None
-        self.listener: socket.socket | None = None
 
     # --- birth --------------------------------------------------------------------------------------------
 
-    def start(self) -> bool:
+    def start(self, sync_fd: int, child_sync_fd: int) -> bool:
         """Make the process. False when it could not be started; the daemon has been told why."""
-        program = self.program
-        sync, child_sync = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        request = self.request
         try:
             child_ends, own_ends = self._standard_streams()
-            cgroup.create(program["cgroup_steps"])
-            for path, kind in program["parent_namespaces"]:
-                sandbox.enter_namespace(path, kind)
-            self._prepare_time_namespace()
-            cgroup_fd = -1
-            if program["cgroup_into"]:
-                cgroup_fd = os.open(program["cgroup_into"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self.pid, self.pidfd = proc.clone3(program["clone_flags"], cgroup_fd)
+            before = request.before()
+            cgroup_fd = _prepare(before) if before else -1
+            self.pid, self.pidfd = proc.clone3(request.clone_flags, cgroup_fd)
             if self.pid == 0:
-                sandbox.become(child_sync, child_ends, program["operations"])
-            if cgroup_fd >= 0:
-                os.close(cgroup_fd)
-            child_sync.close()
-            for fd in set(child_ends):
+                sandbox.become(child_sync_fd, child_ends, request.operations())
+            for fd in {cgroup_fd, child_sync_fd, *child_ends} - {-1}:
                 os.close(fd)
-            self._help_child(sync)
-            failure = self._await_exec(sync)
+            if before and before["id_maps"]:
+                self._help_child(sync_fd, before)
+            failure = self._await_exec(sync_fd)
         except OSError as error:
             failure = (f"{error.filename or 'start'}: {(error.strerror or str(error)).lower()}", 125)
-        finally:
-            sync.close()
         if failure is not None:
             self._abandon(failure)
             return False
+        os.close(sync_fd)
         for fd, stream in own_ends:
             if stream == 0:
                 self.input_fd = fd
@@ -107,14 +120,12 @@ class Monitor:
             self.input_fd = self.master_fd
         return True
 
-    def _standard_streams(self) -> tuple[tuple[int, int, int], list[tuple[int, int]]]:
-        """The child's three descriptors (-1: left for the terminal) and our ends as (fd, stream)."""
-        stdio = self.program["stdio"]
-        if stdio["tty"]:
-            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-            return (null, null, null), []
+    def _standard_streams(self) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
+        """The child's three descriptors (a terminal replaces them later) and our ends as (fd, stream)."""
+        if self.tty:
+            return (os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC),) * 3, []
         own: list[tuple[int, int]] = []
-        if stdio["open_stdin"]:
+        if self.request.bits & OPEN_STDIN:
             child_in, write_end = os.pipe2(os.O_CLOEXEC)
             own.append((write_end, 0))
         else:
@@ -124,98 +135,76 @@ class Monitor:
         own += [(out_read, 1), (err_read, 2)]
         return (child_in, child_out, child_err), own
 
-    def _prepare_time_namespace(self) -> None:
-        offsets: str = self.program["time_offsets"]
-        if offsets:
-            proc.unshare(proc.CLONE_NEWTIME)
-            with open("/proc/self/timens_offsets", "w", encoding="ascii") as file:
-                file.write(offsets)
-
-    def _help_child(self, sync: socket.socket) -> None:
+    def _help_child(self, sync_fd: int, before: Program) -> None:
         """What a process in a user namespace cannot do itself: its id maps, and its links."""
-        program = self.program
-        for file, text in program["id_maps"]:
-            with open(f"/proc/{self.pid}/{file}", "w", encoding="ascii") as maps:
-                maps.write(text)
-        if program["id_maps"]:
-            sync.send(b"maps")
-        for host_name, bridge, name, mac, mtu, *_ in program["links"]:
-            index = socket.if_nametoindex(bridge)
+        for file, text in before["id_maps"]:
+            _write(f"/proc/{self.pid}/{file}", text)
+        os.write(sync_fd, b"maps")
+        for host_name, bridge, name, mac, mtu, *_ in before["links"]:
+            index = _socket.if_nametoindex(bridge)
             create_veth(host_name, name, master_index=index, mtu=mtu, peer_mac=mac, peer_pid=self.pid)
-        if program["links"]:
-            sync.send(b"links")
+        if before["links"]:
+            os.write(sync_fd, b"links")
 
-    def _await_exec(self, sync: socket.socket) -> tuple[str, int] | None:
+    def _await_exec(self, sync_fd: int) -> tuple[str, int] | None:
         """None once execve has succeeded (the child's end closed), else what went wrong."""
         while True:
-            data, fds, _, _ = socket.recv_fds(sync, _CHUNK, 1)
+            if self.tty:
+                data, fds = _receive(sync_fd)
+            else:
+                data, fds = os.read(sync_fd, _CHUNK), []
             if not data:
                 return None
             if data == b"tty":
                 self.master_fd = fds[0]
-                os.set_inheritable(fds[0], False)
             elif data[:1] == b"E":
                 message, code = marshal.loads(data[1:])  # noqa: S302 - from our own child
                 return message, code
 
     def _abandon(self, failure: tuple[str, int]) -> None:
         if self.pid:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            _signal.pidfd_send_signal(self.pidfd, 9)
             os.waitpid(self.pid, 0)
-        cgroup.remove(self.program["cgroup_dirs"])
-        self._remove_socket()
+        after = self.request.after()
+        cgroup.remove(after["cgroup_dirs"])
+        self._remove_socket(after["run_dir"])
         self.tell(("failed", *failure))
 
     # --- life ---------------------------------------------------------------------------------------------
 
-    def announce(self) -> None:
-        """From here on the container is running: log, socket and clients are in place."""
+    def announce(self, client_fds: list[int]) -> None:
+        """From here on the container is running and its clients are connected."""
         self.started_ns = time.time_ns()
-        log = self.program["log"]
-        if log:
-            self.log = JsonFileWriter(**log)
-        for fd in {*self.outputs, self.input_fd} - {-1}:
+        for fd in self.outputs:
             os.set_blocking(fd, False)
-        for client in self.waiting:
-            self.clients.append(Client(client, *self.program["clients"][len(self.clients)]))
-        self.waiting = []
-        self._listen()
+        if self.input_fd >= 0:
+            os.set_blocking(self.input_fd, False)
+        if client_fds:
+            wishes = self.request.after()["clients"]
+            self.clients = [Client(fd, *wish) for fd, wish in zip(client_fds, wishes, strict=True)]
         self.tell(("started", self.pid, self.started_ns))
-
-    def _listen(self) -> None:
-        run_dir = self.program["run_dir"]
-        # the path of a socket holds 108 bytes: reach a deep directory through its descriptor
-        directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self.listener.bind(f"/proc/self/fd/{directory}/monitor.sock")
-            os.chmod(f"{run_dir}/monitor.sock", 0o600)
-            self.listener.listen(4)
-        finally:
-            os.close(directory)
 
     def run(self) -> int:
         """Until the process has ended. Returns its exit code."""
         while True:
-            ready = self._wait(None)
+            ready = self._wait()
             for fd in ready:
                 self._serve(fd)
             if self.pidfd in ready:
                 _, status = os.waitpid(self.pid, 0)
                 return proc.exit_code(status)
 
-    def _wait(self, timeout_ms: int | None) -> dict[int, int]:
-        """Descriptors that are ready, with their poll events. The set is small, so it is built anew: what
-        is wanted changes with every buffer."""
+    def _wait(self) -> list[int]:
+        """Descriptors that are ready. The set is small, so it is built anew: what is wanted changes with
+        every buffer."""
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
-        if self.listener is not None:
-            poll.register(self.listener, select.POLLIN)
-        for control in self.controls:
-            poll.register(control, select.POLLIN)
-        crowded = any(len(client.buffer) > _HIGH_WATER for client in self.clients)
+        if self.listener_fd >= 0:
+            poll.register(self.listener_fd, select.POLLIN)
+        for fd in self.control_fds:
+            poll.register(fd, select.POLLIN)
         wanted: dict[int, int] = {}
-        if not crowded:
+        if not any(len(client.buffer) > _HIGH_WATER for client in self.clients):
             for fd in self.outputs:
                 wanted[fd] = select.POLLIN
         if self.input and self.input_fd >= 0:
@@ -224,7 +213,7 @@ class Monitor:
             wanted[client.fd] = client.wanted(len(self.input) < _CHUNK)
         for fd, events in wanted.items():
             poll.register(fd, events)
-        return dict(poll.poll(timeout_ms))
+        return [fd for fd, _ in poll.poll()]
 
     def _serve(self, fd: int) -> None:
         if fd in self.outputs:
@@ -233,16 +222,15 @@ class Monitor:
                 self._write_input()
         elif fd == self.input_fd:
             self._write_input()
-        elif self.listener is not None and fd == self.listener.fileno():
+        elif fd == self.listener_fd:
             self._accept()
+        elif fd in self.control_fds:
+            self._serve_control(fd)
         else:
-            client = next((c for c in self.clients if c.fd == fd), None)
-            if client is not None:
-                self._serve_client(client)
-                return
-            control = next((c for c in self.controls if c.fileno() == fd), None)
-            if control is not None:
-                self._serve_control(control)
+            for client in self.clients:
+                if client.fd == fd:
+                    self._serve_client(client)
+                    return
 
     def _read_output(self, fd: int) -> bool:
         """One piece of output to the log and to every client. False at its end."""
@@ -258,8 +246,7 @@ class Monitor:
                 os.close(fd)
             return False
         stream = self.outputs[fd]
-        if self.log is not None:
-            self.log.write(chunk, "stdout" if stream == 1 else "stderr")
+        self._log(chunk, "stdout" if stream == 1 else "stderr")
         if self.clients:
             data = chunk if self.tty else _HEADER.pack(stream, len(chunk)) + chunk
             for client in list(self.clients):
@@ -267,17 +254,26 @@ class Monitor:
                     self._drop_client(client)
         return True
 
+    def _log(self, chunk: bytes, stream: str) -> None:
+        """The log is opened with the first output: a silent process needs none of its memory."""
+        if self.log is None:
+            wish = self.request.after()["log"]
+            if not wish:
+                return
+            self.log = JsonFileWriter(**wish)
+        self.log.write(chunk, stream)
+
     def _serve_client(self, client: Client) -> None:
         if client.buffer and not client.flush():
             self._drop_client(client)
             return
         if not client.reads:
-            # nobody reads from it; a hang-up is noticed by its poll events
+            # nothing is expected from it; only a hang-up can have woken us
             if client.hung_up():
                 self._drop_client(client)
             return
         try:
-            data = client.socket.recv(_CHUNK)
+            data = os.read(client.fd, _CHUNK)
         except BlockingIOError:
             return
         except OSError:
@@ -289,76 +285,80 @@ class Monitor:
                 self._write_input()
             return
         client.reads = False
-        if self.stdin_once and not self.tty:
-            self.input_ends = True
-            self._write_input()
+        self._end_input()
 
     def _drop_client(self, client: Client) -> None:
         if client in self.clients:
             self.clients.remove(client)
-        client.socket.close()
-        if client.gave_input and self.stdin_once and not self.tty:
+            os.close(client.fd)
+        if client.reads:
+            self._end_input()
+
+    def _end_input(self) -> None:
+        """The first client that stops giving input ends it for good, where that was asked for. A terminal
+        has no half-close: its programs see the end-of-file character."""
+        if self.stdin_once and not self.tty:
             self.input_ends = True
             self._write_input()
 
     def _write_input(self) -> None:
         if self.input_fd < 0:
-            self.input.clear()
+            self.input = b""
             return
         try:
             while self.input:
-                del self.input[: os.write(self.input_fd, memoryview(self.input)[:_CHUNK].tobytes())]
+                self.input = self.input[os.write(self.input_fd, self.input[:_CHUNK]) :]
         except BlockingIOError:
             return
         except OSError:
             # the process has closed its end: what is sent to it is lost, as with any pipe
-            self.input.clear()
-            self.input_ends = True
-        if self.input_ends and not self.input and self.input_fd not in (-1, self.master_fd):
+            self.input = b""
+            self.input_ends = not self.tty
+        if self.input_ends and self.input_fd >= 0:
             os.close(self.input_fd)
             self.input_fd = -1
 
     # --- the daemon ---------------------------------------------------------------------------------------
 
     def tell(self, message: tuple[Any, ...]) -> None:
-        """To every daemon that listens; one that does not read is not waited for."""
+        """To every daemon that listens. The socket takes hundreds of messages before it is full."""
         data = marshal.dumps(message)
-        for control in self.controls:
+        for fd in self.control_fds:
             try:
-                control.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                os.write(fd, data)
             except OSError:
                 continue  # its hang-up is noticed when it is polled
 
     def _accept(self) -> None:
-        assert self.listener is not None
-        control, _ = self.listener.accept()
-        self.controls.append(control)
-        control.send(marshal.dumps(("started", self.pid, self.started_ns)), socket.MSG_NOSIGNAL)
-
-    def _serve_control(self, control: socket.socket) -> None:
+        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, self.listener_fd)
         try:
-            data, fds, _, _ = socket.recv_fds(control, 4096, 4, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+            control_fd, _ = listener._accept()  # type: ignore[attr-defined]
+        finally:
+            listener.detach()
+        os.set_blocking(control_fd, False)
+        self.control_fds.append(control_fd)
+        os.write(control_fd, marshal.dumps(("started", self.pid, self.started_ns)))
+
+    def _serve_control(self, fd: int) -> None:
+        try:
+            data, fds = _receive(fd)
         except BlockingIOError:
             return
         except OSError:
             data, fds = b"", []
         if not data:
-            self.controls.remove(control)
-            control.close()
+            self.control_fds.remove(fd)
+            os.close(fd)
             return
         message = marshal.loads(data)  # noqa: S302 - the socket is root's own
         kind = message[0]
         if kind == "attach" and fds:
-            self.clients.append(Client(socket.socket(fileno=fds[0]), *message[1:]))
-        elif kind == "resize":
-            if self.master_fd >= 0:
-                size = struct.pack("HHHH", message[1], message[2], 0, 0)
-                fcntl.ioctl(self.master_fd, termios.TIOCSWINSZ, size)
+            self.clients.append(Client(fds[0], *message[1:]))
+        elif kind == "resize" and self.master_fd >= 0:
+            size = struct.pack("HHHH", message[1], message[2], 0, 0)
+            fcntl.ioctl(self.master_fd, termios.TIOCSWINSZ, size)
         elif kind == "reopen" and self.log is not None:
             self.log.reopen()
-        elif kind == "close-stdin":
-            self.input_ends = True
-            self._write_input()
 
     # --- death --------------------------------------------------------------------------------------------
 
@@ -366,20 +366,18 @@ class Monitor:
         """Everything after the end: last output, exit status on disk, daemon told, groups removed."""
         finished_ns = time.time_ns()
         for fd in list(self.outputs):
-            os.set_blocking(fd, False)
             self._drain(fd)
         if self.log is not None:
             self.log.close()
-        oom_path = self.program["oom_path"]
-        oom_killed = bool(oom_path) and _oom_kills(oom_path) > 0
-        self._save_exit(code, finished_ns, oom_killed)
+        after = self.request.after()
+        oom_killed = bool(after["oom_path"]) and _oom_kills(after["oom_path"]) > 0
+        _save_exit(after["run_dir"], code, finished_ns, oom_killed)
         self._flush_clients()
         self.tell(("exited", code, finished_ns, oom_killed))
         for client in self.clients:
-            client.socket.close()
-        self._remove_socket()
-        if self.program["cgroup_dirs"]:
-            cgroup.remove(self.program["cgroup_dirs"])
+            os.close(client.fd)
+        self._remove_socket(after["run_dir"])
+        cgroup.remove(after["cgroup_dirs"])
 
     def _drain(self, fd: int) -> None:
         """What is in the pipe now. Whoever still holds its other end is not waited for."""
@@ -393,48 +391,63 @@ class Monitor:
         deadline = time.monotonic() + _DRAIN_S
         for client in list(self.clients):
             while client.buffer and time.monotonic() < deadline:
-                select.select([], [client.socket], [], 0.1)
+                select.select([], [client.fd], [], 0.1)
                 if not client.flush():
                     self._drop_client(client)
                     break
 
-    def _save_exit(self, code: int, finished_ns: int, oom_killed: bool) -> None:
-        run_dir = self.program["run_dir"]
-        text = f'{{"exit_code":{code},"finished_ns":{finished_ns},"oom_killed":{str(oom_killed).lower()}}}'
-        path = f"{run_dir}/exit.json"
+    def _remove_socket(self, run_dir: str) -> None:
+        os.close(self.listener_fd)
+        self.listener_fd = -1
         try:
-            fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            os.write(fd, text.encode())
-            os.close(fd)
-            os.rename(f"{path}.new", path)
-        except OSError:
-            # a full or vanished run root: the daemon, if it lives, is told over the socket all the same
+            os.unlink(f"{run_dir}/monitor.sock")
+        except FileNotFoundError:
             return
 
-    def _remove_socket(self) -> None:
-        if self.listener is not None:
-            self.listener.close()
-            self.listener = None
-            try:
-                os.unlink(f"{self.program['run_dir']}/monitor.sock")
-            except FileNotFoundError:
-                return
+
+class Request:
+    """What the daemon asks for. Only the header is decoded at once; the rest waits, as bytes, until it is
+    needed (``after`` by most processes at their end), because decoding costs memory for a whole life."""
+
+    __slots__ = ("_after", "_before", "_operations", "bits", "clone_flags")
+
+    def __init__(self, message: bytes | bytearray | memoryview) -> None:
+        self.clone_flags, self.bits, before_size, after_size = REQUEST_HEADER.unpack_from(message)
+        start = REQUEST_HEADER.size
+        self._before = bytes(message[start : start + before_size])
+        start += before_size
+        self._after = bytes(message[start : start + after_size])
+        self._operations = memoryview(message)[start + after_size :]
+
+    def before(self) -> Program:
+        """What is to be done before and just after the clone; empty for most."""
+        decoded: Program = marshal.loads(self._before) if self._before else {}  # noqa: S302 - from our daemon
+        return decoded
+
+    def after(self) -> Program:
+        """run_dir, log, clients, oom_path, cgroup_dirs."""
+        decoded: Program = marshal.loads(self._after)  # noqa: S302 - from our own daemon
+        return decoded
+
+    def operations(self) -> memoryview:
+        """For the new process, which decodes them itself. Valid until the spawner's next request."""
+        return self._operations
 
 
 class Client:
     """An attached stream: output that it has not taken yet, and whether it gives input."""
 
-    def __init__(self, connection: socket.socket, stdin: bool, stdout: bool, stderr: bool) -> None:
-        self.socket = connection
-        self.fd = connection.fileno()
+    __slots__ = ("buffer", "fd", "reads", "streams")
+
+    def __init__(self, fd: int, stdin: bool, stdout: bool, stderr: bool) -> None:
+        self.fd = fd
         self.reads = stdin
-        self.gave_input = stdin
         self.streams = stdout << 1 | stderr << 2
         self.buffer = bytearray()
-        connection.setblocking(False)
+        os.set_blocking(fd, False)
 
     def wanted(self, room: bool) -> int:
-        """The poll events that matter now."""
+        """The poll events that matter now; a hang-up always does."""
         events = select.POLLIN if self.reads and room else 0
         return events | select.POLLOUT if self.buffer else events
 
@@ -446,7 +459,7 @@ class Client:
     def flush(self) -> bool:
         try:
             while self.buffer:
-                del self.buffer[: self.socket.send(self.buffer[: 4 * _CHUNK], socket.MSG_NOSIGNAL)]
+                del self.buffer[: os.write(self.fd, self.buffer[: 4 * _CHUNK])]
         except BlockingIOError:
             return True
         except OSError:
@@ -455,8 +468,57 @@ class Client:
 
     def hung_up(self) -> bool:
         poll = select.poll()
-        poll.register(self.socket, 0)
-        return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
+        poll.register(self.fd, 0)
+        return bool(poll.poll(0))
+
+
+def _prepare(before: Program) -> int:
+    """What comes before the clone: groups, namespaces that only children enter. The answer is the group to
+    be cloned into (v2), or -1."""
+    cgroup.create(before["cgroup_steps"])
+    for path, kind in before["parent_namespaces"]:
+        sandbox.enter_namespace(path, kind)
+    if before["time_offsets"]:
+        proc.unshare(proc.CLONE_NEWTIME)
+        _write("/proc/self/timens_offsets", before["time_offsets"])
+    if before["cgroup_into"]:
+        return os.open(before["cgroup_into"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return -1
+
+
+def _save_exit(run_dir: str, code: int, finished_ns: int, oom_killed: bool) -> None:
+    text = f'{{"exit_code":{code},"finished_ns":{finished_ns},"oom_killed":{str(oom_killed).lower()}}}'
+    path = f"{run_dir}/exit.json"
+    try:
+        _write(f"{path}.new", text)
+        os.rename(f"{path}.new", path)
+    except OSError:
+        # a full or vanished run root: the daemon, if it lives, is told over the socket all the same
+        return
+
+
+def _receive(fd: int) -> tuple[bytes, list[int]]:
+    """One message of a SOCK_SEQPACKET socket with its descriptors."""
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
+    try:
+        data, ancillary, _, _ = connection.recvmsg(
+            _CHUNK, _socket.CMSG_SPACE(4 * _MOST_FDS), _socket.MSG_CMSG_CLOEXEC
+        )
+    finally:
+        connection.detach()
+    fds: list[int] = []
+    for level, kind, payload in ancillary:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+            fds += struct.unpack(f"{len(payload) // 4}i", payload)
+    return data, fds
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
 
 
 def _oom_kills(path: str) -> int:
@@ -468,17 +530,46 @@ def _oom_kills(path: str) -> int:
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
 
 
-def main(program: Program, fds: list[int]) -> None:
-    """The whole life of a monitor, in a process just forked from the spawner. Never returns."""
+def rehearse() -> None:
+    """Run the code of an idle monitor in the spawner, before it freezes its heap.
+
+    The interpreter specialises code on its first runs and writes to it (PEP 659). Done here once, those
+    pages stay shared by all monitors; done in each of them they would be copied.
+    """
+    message = REQUEST_HEADER.pack(0, OPEN_STDIN, 0, 0)
+    for _ in range(40):
+        control, daemon = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        request = Request(message)
+        monitor = Monitor(request, control.fileno(), daemon.fileno())
+        child_ends, own_ends = monitor._standard_streams()
+        monitor.outputs = {fd: stream for fd, stream in own_ends if stream}
+        monitor.input_fd = own_ends[0][0]
+        monitor.pidfd = monitor.input_fd
+        monitor.announce([])
+        monitor._wait()
+        for fd in {*child_ends, *(fd for fd, _ in own_ends)}:
+            os.close(fd)
+        control.close()
+        daemon.close()
+        pid, pidfd = proc.clone3(0)
+        if pid == 0:
+            os._exit(0)
+        os.close(pidfd)
+
+
+def main(request: Request, fds: list[int]) -> None:
+    """The whole life of a monitor, in a process just forked from the spawner. Never returns.
+
+    ``fds``: control socket, listening socket, both ends of the sync socket, then the clients' streams.
+    """
     status = 1
     try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         os.setsid()
-        proc.set_name("sampan-monitor")
-        monitor = Monitor(program, socket.socket(fileno=fds[0]), [socket.socket(fileno=fd) for fd in fds[1:]])
-        if monitor.start():
-            del program["operations"]
-            monitor.announce()
+        control_fd, listener_fd, sync_fd, child_sync_fd, *client_fds = fds
+        monitor = Monitor(request, control_fd, listener_fd)
+        if monitor.start(sync_fd, child_sync_fd):
+            monitor.announce(client_fds)
             monitor.finish(monitor.run())
             status = 0
     finally:

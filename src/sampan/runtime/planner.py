@@ -19,7 +19,7 @@ from sampan.kernel import capabilities
 from sampan.kernel import mount as mnt
 from sampan.kernel import process as proc
 from sampan.kernel.cgroup.layout import Layout
-from sampan.model.launch import ExecRequest, LaunchRequest, LogSink, Stdio, VethLink
+from sampan.model.launch import ExecRequest, LaunchRequest, Stdio, VethLink
 from sampan.model.oci import Device, Linux, OCIMount, Process, Resources, RuntimeSpec
 
 from . import cgroups, mountoptions
@@ -121,8 +121,7 @@ def plan_launch(request: LaunchRequest, host: Host) -> Program:
         "id_maps": id_maps,
         "links": [_link(link) for link in request.links] if id_maps else [],
         "operations": operations,
-        "stdio": _stdio(request.stdio, process),
-        "log": _log(request.stdio.log),
+        **_stdio(request.stdio, process),
     }
 
 
@@ -149,8 +148,7 @@ def plan_exec(request: ExecRequest, host: Host) -> Program:
         "id_maps": [],
         "links": [],
         "operations": operations,
-        "stdio": _stdio(request.stdio, process),
-        "log": _log(request.stdio.log),
+        **_stdio(request.stdio, process),
     }
 
 
@@ -397,8 +395,5 @@ def _stdio(stdio: Stdio, process: Process) -> dict[str, Any]:
         "tty": process.terminal or stdio.tty,
         "open_stdin": stdio.open_stdin,
         "stdin_once": stdio.stdin_once,
+        "log": None if stdio.log is None else msgspec.structs.asdict(stdio.log),
     }
-
-
-def _log(sink: LogSink | None) -> dict[str, Any] | None:
-    return None if sink is None else msgspec.structs.asdict(sink)

@@ -644,16 +644,16 @@ OPERATIONS: dict[str, Callable[..., None]] = {
 }
 
 
-def become(sync: socket.socket, stdio: tuple[int, int, int], operations: bytes) -> None:
+def become(sync_fd: int, stdio: tuple[int, ...], operations: memoryview) -> None:
     """The life of the cloned process: standard streams, the program, execve. Never returns.
 
     ``operations`` is the marshalled list: decoded here, it takes no memory of the monitor.
     What goes wrong is sent to the monitor as ``marshal((message, exit_code))`` after the byte ``E``.
     """
+    sync = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, sync_fd)
     try:
         for number, fd in enumerate(stdio):
-            if fd >= 0:
-                os.dup2(fd, number)
+            os.dup2(fd, number)
         os.umask(0)  # nodes and directories get exactly their modes
         sandbox = Sandbox(sync)
         sandbox.run(marshal.loads(operations))  # noqa: S302 - from our own daemon

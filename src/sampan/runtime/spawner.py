@@ -4,51 +4,55 @@ Forking the daemon would copy the page tables of a big process (8-16 ms measured
 0.7 ms. It is started with ``python -I -S``, imports the standard library alone, freezes its heap so that
 children share it, and then only receives programs and forks. It ends with its daemon; monitors do not.
 
-A request is one SOCK_SEQPACKET message, the marshalled program, with descriptors: the control socket of the
-new monitor first, then one stream socket for each client attached from the start.
+A request is one SOCK_SEQPACKET message, the marshalled program, with descriptors (see monitor.main).
 """
 
 from __future__ import annotations
 
+import _socket
 import gc
-import marshal
 import os
 import signal
-import socket
+import struct
 import sys
 
 from sampan.kernel import process as proc
 from sampan.runtime import monitor
 
-_LARGEST_REQUEST = 1 << 20
+_LARGEST_REQUEST = 1 << 19
 _MOST_FDS = 32
 
 
-def serve(requests: socket.socket) -> None:
+def serve(requests: _socket.socket) -> None:
     """Fork a monitor for every request until the daemon closes its end."""
+    space = _socket.CMSG_SPACE(4 * _MOST_FDS)
+    buffer = bytearray(_LARGEST_REQUEST)
     while True:
-        data, fds, _, _ = socket.recv_fds(requests, _LARGEST_REQUEST, _MOST_FDS, socket.MSG_CMSG_CLOEXEC)
-        if not data:
+        size, ancillary, _, _ = requests.recvmsg_into([buffer], space, _socket.MSG_CMSG_CLOEXEC)
+        if not size:
             return
+        payload = ancillary[0][2]
+        fds = list(struct.unpack(f"{len(payload) // 4}i", payload))
         # not os.fork: its handlers for threads would only touch memory that is better left shared
         pid, pidfd = proc.clone3(0)
         if pid == 0:
             requests.close()
-            monitor.main(marshal.loads(data), fds)  # noqa: S302 - from our own daemon
+            monitor.main(monitor.Request(memoryview(buffer)[:size]), fds)
         for fd in (pidfd, *fds):
             os.close(fd)
-        del data, fds
 
 
 def main(fd: int) -> None:
     """Run on descriptor ``fd``, a SOCK_SEQPACKET socket."""
     os.setsid()
-    proc.set_name("sampan-spawner")
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         # ended by its daemon's socket alone, so that a signal to a whole session loses no request
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # monitors are reaped by the kernel
-    requests = socket.socket(fileno=fd)
+    requests = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
+    # inherited by every monitor, which would pay for naming itself
+    proc.set_name("sampan-monitor")
+    monitor.rehearse()
     gc.collect()
     gc.freeze()
     gc.disable()
