@@ -60,8 +60,12 @@ def unpack_layers(
     diff_ids: list[str],
     digests: list[str],
     progress: Progress = ignore_progress,
+    ready: StagedLayer | None = None,
 ) -> list[LayerRecord]:
-    """Make sure that each layer is unpacked; ``digests`` are the blobs, in the order of the diff ids."""
+    """Make sure that each layer is unpacked; ``digests`` are the blobs, in the order of the diff ids.
+
+    ``ready`` is the bottom layer when it was staged on its way in; it is published or discarded here.
+    """
     chains = chain_ids(diff_ids)
     lease.add(*chains, *digests)
     records: list[LayerRecord] = []
@@ -69,6 +73,11 @@ def unpack_layers(
     try:
         for place, (chain, diff_id, digest) in enumerate(zip(chains, diff_ids, digests, strict=True)):
             known = store.layer(chain)
+            if place == 0 and ready is not None:
+                staged[chain] = ready
+                known = known or LayerRecord(
+                    chain_id=chain, diff_id=diff_id, size_bytes=ready.result.size_bytes
+                )
             if known is None:
                 layer = _stage(store, diff_id, digest, progress)
                 staged[chain] = layer
@@ -79,8 +88,8 @@ def unpack_layers(
                     size_bytes=layer.result.size_bytes,
                 )
             records.append(known)
-        if staged:
-            store.layers.sync()
+        # also for blobs that came without a sync of their own
+        store.layers.sync()
         for chain in list(staged):
             store.layers.publish(staged[chain], chain)
             del staged[chain]
@@ -131,6 +140,7 @@ def assemble(
     manifest_data: bytes | None = None,
     parent: str = "",
     progress: Progress = ignore_progress,
+    ready: StagedLayer | None = None,
 ) -> Assembled:
     """Put an image together whose layer blobs are stored. ``manifest_data`` is kept if there is one.
 
@@ -142,7 +152,7 @@ def assemble(
         raise BadArchive(
             f"invalid manifest, layers length mismatch: expected {len(diff_ids)}, got {len(layers)}"
         )
-    records = unpack_layers(store, lease, diff_ids, [layer.digest for layer in layers], progress)
+    records = unpack_layers(store, lease, diff_ids, [layer.digest for layer in layers], progress, ready)
     image_id = digest_of(config_data)
     lease.add(image_id)
     store.blobs.put(config_data)
@@ -175,6 +185,7 @@ def assemble_new(
     *,
     names: list[str],
     parent: str = "",
+    ready: StagedLayer | None = None,
 ) -> Assembled:
     """Put together an image whose config we write ourselves."""
-    return assemble(store, lease, encode_json(config), layers, names=names, parent=parent)
+    return assemble(store, lease, encode_json(config), layers, names=names, parent=parent, ready=ready)

@@ -154,18 +154,24 @@ class BlobWriter:
         """Of what was written so far."""
         return "sha256:" + self._hash.hexdigest()
 
-    def commit(self, expected: str = "") -> Blob:
-        """Make the blob visible. Raises DigestMismatch when it is not the ``expected`` one."""
+    def commit(self, expected: str = "", *, sync: bool = True) -> Blob:
+        """Make the blob visible. Raises DigestMismatch when it is not the ``expected`` one.
+
+        Without ``sync`` the caller syncs the file system before anything durable refers to the blob; one
+        that a power cut leaves damaged then is unreferenced, and collected at the next start.
+        """
         digest = self.digest
         if expected and digest != expected:
             raise DigestMismatch(f"wrong digest: expected {expected}, got {digest}")
         target = self._store.path(digest)
         if not os.path.exists(target):
-            os.fdatasync(self._fd)
-            crash_point("blob.commit.synced")
+            if sync:
+                os.fdatasync(self._fd)
+                crash_point("blob.commit.synced")
             os.rename(self.path, target)
             self._pending = False
-            sync_directory(os.path.dirname(target))
+            if sync:
+                sync_directory(os.path.dirname(target))
         return Blob(digest=digest, size=self.size, path=target)
 
     def __enter__(self) -> BlobWriter:

@@ -12,6 +12,7 @@ import shutil
 import threading
 from collections.abc import Iterable
 from types import TracebackType
+from typing import Any
 
 import msgspec
 
@@ -34,9 +35,22 @@ DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 
-decode_config = msgspec.json.Decoder(ImageConfig).decode
+_decode_any = msgspec.json.Decoder(dict[str, Any]).decode
 decode_manifest = msgspec.json.Decoder(Manifest).decode
 encode_json = msgspec.json.Encoder().encode
+
+
+def decode_config(data: bytes) -> ImageConfig:
+    """A config blob; null counts as absent, as in Go. Raises msgspec.DecodeError."""
+    return msgspec.convert(_without_nulls(_decode_any(data)), ImageConfig)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
 
 
 class NewImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -279,13 +293,17 @@ class Lease:
         """From here on the collector leaves them; look whether they exist only afterwards."""
         self._store.hold(self, items)
 
+    def release(self) -> None:
+        """Nothing is protected any more. Idempotent."""
+        self._store.end_lease(self)
+
     def __enter__(self) -> Lease:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._store.end_lease(self)
+        self.release()
 
 
 def _created(config: ImageConfig) -> int:

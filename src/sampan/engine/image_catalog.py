@@ -10,7 +10,8 @@ import msgspec
 from sampan.base.clock import now_ns, parse_ns
 from sampan.base.errors import InvalidArgument, NotFound
 from sampan.content.bootstrap import architecture
-from sampan.content.images import ImageStore
+from sampan.content.images import ImageStore, delete_garbage
+from sampan.content.streams import Workers
 from sampan.formats.reference import ImageName, InvalidReference, check_digest, is_identifier, parse_name
 from sampan.model.image import Image
 
@@ -31,8 +32,9 @@ class NoSuchImage(NotFound):
 class ImageCatalog:
     """Everything that is answered from memory, and the names."""
 
-    def __init__(self, store: ImageStore, users: ImageUsers, events: Events) -> None:
+    def __init__(self, store: ImageStore, users: ImageUsers, events: Events, workers: Workers) -> None:
         self.store = store
+        self._workers = workers
         self._users = users
         self._events = events
 
@@ -214,6 +216,20 @@ class ImageCatalog:
             active_count=len(active),
             reclaimable=max(total - used, 0),
         )
+
+    # garbage
+
+    async def collect(self) -> int:
+        """Delete content that nothing needs any more. Bytes freed."""
+        in_use = {chain for user in self._users.image_users() for chain in user.layer_ids}
+        garbage = self.store.take_garbage(in_use)
+        if garbage.files or garbage.directories:
+            await self._workers.run(lambda: delete_garbage(garbage))
+        return garbage.size_bytes
+
+    async def sweep(self) -> None:
+        """At start: remove what an earlier process has left half done."""
+        await self._workers.run(self.store.sweep)
 
 
 def stored_name(name: ImageName) -> str:

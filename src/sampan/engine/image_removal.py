@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from sampan.base.clock import now_ns
 from sampan.base.errors import Conflict
 from sampan.base.ids import short_id
-from sampan.content.images import delete_garbage
-from sampan.content.streams import Workers
 from sampan.formats.reference import ImageName, parse_name
 from sampan.model.image import Image
 
@@ -31,12 +29,11 @@ class PruneRunning(Conflict):
 
 
 class ImageRemoval:
-    def __init__(self, catalog: ImageCatalog, users: ImageUsers, events: Events, workers: Workers) -> None:
+    def __init__(self, catalog: ImageCatalog, users: ImageUsers, events: Events) -> None:
         self._catalog = catalog
         self._store = catalog.store
         self._users = users
         self._events = events
-        self._workers = workers
         self._pruning = False
 
     async def remove(self, ref: str, force: bool = False, noprune: bool = False) -> list[DeletedImage]:
@@ -58,7 +55,7 @@ class ImageRemoval:
         try:
             self._delete(image.id, records, force=force, prune=not noprune, quiet=quiet)
         finally:
-            await self.collect()
+            await self._catalog.collect()
         return records
 
     def _refuse_if_used(self, image: Image, ref: str) -> None:
@@ -137,18 +134,10 @@ class ImageRemoval:
     def _is_used(self, image_id: str) -> bool:
         return any(user.image_id == image_id for user in self._users.image_users())
 
-    async def collect(self) -> int:
-        """Delete content that nothing needs any more. Bytes freed."""
-        in_use = {chain for user in self._users.image_users() for chain in user.layer_ids}
-        garbage = self._store.take_garbage(in_use)
-        if garbage.files or garbage.directories:
-            await self._workers.run(lambda: delete_garbage(garbage))
-        return garbage.size_bytes
-
     async def recover(self) -> None:
         """Remove what a process that died has left unfinished, and content that no row names."""
-        await self._workers.run(self._store.sweep)
-        await self.collect()
+        await self._catalog.sweep()
+        await self._catalog.collect()
 
     async def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> ImagePrune:
         """Remove unused images: without a tag, or with ``dangling=false`` all. Raises PruneRunning."""
@@ -185,7 +174,7 @@ class ImageRemoval:
                 except (ImageInUse, NoSuchImage):
                     continue  # in use, or gone with its child a moment ago
         freed = sum(sizes.get(record.deleted, 0) for record in records)
-        await self.collect()
+        await self._catalog.collect()
         self._events.publish("image", "prune", "", {"reclaimed": str(freed)})
         return ImagePrune(images_deleted=records or None, space_reclaimed=freed)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
 from sampan.content.bootstrap import BootstrapOptions
 from sampan.content.images import ImageStore
@@ -20,8 +20,8 @@ from .image_views import DeletedImage, HistoryItem, ImageInspect, ImagePrune, Im
 
 class Images:
     def __init__(self, store: ImageStore, users: ImageUsers, events: Events, workers: Workers) -> None:
-        self.catalog = ImageCatalog(store, users, events)
-        self.removal = ImageRemoval(self.catalog, users, events, workers)
+        self.catalog = ImageCatalog(store, users, events, workers)
+        self.removal = ImageRemoval(self.catalog, users, events)
         self.transfer = ImageTransfer(self.catalog, workers)
 
     async def resolve(self, ref: str, platform: str = "") -> Image:
@@ -66,6 +66,29 @@ class Images:
     async def recover(self) -> None:
         """At start: remove what unfinished work of an earlier process has left."""
         await self.removal.recover()
+
+    def load(
+        self, body: AsyncIterator[bytes], quiet: bool = False, platform: str = ""
+    ) -> AsyncGenerator[ProgressMessage, None]:
+        """Every image of an archive. Raises BadArchive, HostileArchive and what unpacking raises."""
+        return self.transfer.load(body, quiet, platform)
+
+    def save(self, refs: Sequence[str], platform: str = "") -> AsyncGenerator[bytes, None]:
+        """One archive of the images. Raises NoSuchImage at its first step."""
+        return self.transfer.save(refs, platform)
+
+    def import_(
+        self,
+        body: AsyncIterator[bytes] | None,
+        repo: str = "",
+        tag: str = "",
+        message: str = "",
+        changes: Sequence[str] = (),
+        platform: str = "",
+        source: str = "-",
+    ) -> AsyncGenerator[ProgressMessage, None]:
+        """An image of one layer from an archive; its id is the status of the last message."""
+        return self.transfer.import_(body, repo, tag, message, changes, platform, source)
 
     def bootstrap(
         self, name: str, options: BootstrapOptions | None = None
