@@ -21,7 +21,10 @@ from sampan.model.container import (
 from .decoding import decode_any_case, decode_body
 
 ENDPOINT_SYSCTLS = "com.docker.network.endpoint.sysctls"
-MAC_ADDRESS_MOVED = "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
+MAC_ADDRESS_MOVED = (
+    "The container-wide MacAddress field is now deprecated. "
+    "It should be specified in EndpointsConfig instead."
+)
 replace = msgspec.structs.replace
 
 

@@ -14,6 +14,8 @@ from aiohttp import web
 
 from .call import Call
 
+_OWN = "/sampan/"
+"""Paths that are not Docker's are deeper: their name comes last."""
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
@@ -50,6 +52,8 @@ class Router:
         cut = path.find("/", 1)
         if cut < 0:
             return None
+        if path.startswith(_OWN):
+            cut = path.rfind("/")
         noun = path[: cut + 1]
         rest = path[cut + 1 :]
         end = rest.rfind("/")
