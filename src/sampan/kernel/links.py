@@ -25,7 +25,10 @@ from .netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,
     RT_TABLE_MAIN,
+    RTA_OIF,
     RTM_NEWLINK,
+    RTM_NEWROUTE,
+    RTPROT_BOOT,
     NetlinkSocket,
     Request,
     address_request,
@@ -44,6 +47,9 @@ RTM_GETADDR = 22
 RTM_GETROUTE = 26
 IFLA_IFALIAS = 20
 RTA_DST = 1
+RTA_PRIORITY = 6
+RT_TABLE_LOCAL = 255
+RTN_LOCAL = 2
 
 _IFINFO = Struct("=BxHiII")
 _IFADDR = Struct("=BBBBI")
@@ -151,6 +157,31 @@ def ensure_address(route: NetlinkSocket, name: str, index: int, address: str) ->
     except OSError as error:
         if error.errno != errno.EEXIST:
             raise
+
+
+def accept_loopback6(route: NetlinkSocket, name: str, index: int) -> None:
+    """Let answers to ``::1`` come in through this interface once address translation has put it back as
+    their destination: IPv6 has no route_localnet, and looks for ``::1`` strictly at the interface a packet
+    came by. From the wire such packets stay refused, before any table (RFC 4291, 2.5.3). Raises OSError.
+    """
+    header = _ROUTE.pack(socket.AF_INET6, 128, 0, 0, RT_TABLE_LOCAL, RTPROT_BOOT, 0, RTN_LOCAL, 0)
+    body = header + attribute(RTA_DST, socket.inet_pton(socket.AF_INET6, "::1"))
+    # Behind the kernel's own route through lo, which has metric 0.
+    body += attribute_u32(RTA_OIF, index) + attribute_u32(RTA_PRIORITY, 2048)
+    try:
+        route.execute([(f"accept ::1 at {name}", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body)])
+    except OSError as error:
+        if error.errno != errno.EEXIST:
+            raise
+
+
+def has_bridge_netfilter6() -> bool:
+    """Whether br_netfilter shows bridged IPv6 packets to the firewall, before IP has seen them."""
+    try:
+        with open("/proc/sys/net/bridge/bridge-nf-call-ip6tables", encoding="ascii") as file:
+            return file.read().strip() == "1"
+    except FileNotFoundError:
+        return False
 
 
 def delete_link(route: NetlinkSocket, name: str) -> None:

@@ -149,6 +149,8 @@ class BridgeDriver:
             length = parse_network(pool.subnet).prefixlen
             links.ensure_address(route, name, index, f"{pool.gateway}/{length}")
         links.set_up(route, name, index)
+        if network.enable_ipv6:
+            links.accept_loopback6(route, name, index)
 
     def _write_sysctls(self, name: str, network: Network) -> None:
         # Packets from 127.0.0.1 to a published port leave through the bridge.

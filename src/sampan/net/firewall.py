@@ -27,6 +27,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from struct import Struct
 
+from sampan.kernel.links import has_bridge_netfilter6
 from sampan.kernel.nftables import Element, NftSocket, run_ruleset
 
 from .errors import PublishFailed
@@ -72,6 +73,7 @@ table inet {table} {{
         iifname != "lo" ip daddr 127.0.0.0/8 counter drop comment "loopback is never reached from outside"
     }}
     chain published {{
+        {refuse_loopback6}
         dnat ip to ip daddr . meta l4proto . th dport map @publish4_at
         meta nfproto ipv4 dnat ip to meta l4proto . th dport map @publish4
         ip6 saddr != fe80::/10 dnat ip6 to ip6 daddr . meta l4proto . th dport map @publish6_at
@@ -134,8 +136,12 @@ delete table bridge {table}
 """
 
 
-def render_rules(table: str, bridges: Iterable[BridgeRules]) -> str:
-    """The whole table as one transaction that replaces what was there."""
+def render_rules(table: str, bridges: Iterable[BridgeRules], *, loopback6: bool = True) -> str:
+    """The whole table as one transaction that replaces what was there.
+
+    Without ``loopback6`` published ports are refused at ``::1``: br_netfilter would translate the answers
+    back too early, and IPv6 refuses ``::1`` from a bridge.
+    """
     known = list(bridges)
     subnets = [subnet for bridge in known for subnet in bridge.subnets]
     text = RULES.format(
@@ -143,6 +149,7 @@ def render_rules(table: str, bridges: Iterable[BridgeRules]) -> str:
         bridges=_elements(f'"{bridge.name}"' for bridge in known),
         masqueraded=_elements(f'"{bridge.name}"' for bridge in known if bridge.masquerade),
         internal=_elements(f'"{bridge.name}"' for bridge in known if bridge.internal),
+        refuse_loopback6="" if loopback6 else "ip6 daddr ::1 return",
         talking=_elements(f'"{bridge.name}" . "{bridge.name}"' for bridge in known if bridge.talking),
         subnets4=_elements(subnet for subnet in subnets if ":" not in subnet),
         subnets6=_elements(subnet for subnet in subnets if ":" in subnet),
@@ -256,7 +263,8 @@ class Firewall:
         if self._socket is None:
             return
         try:
-            run_ruleset(render_rules(self.table, self._bridges.values()))
+            loopback6 = not has_bridge_netfilter6()
+            run_ruleset(render_rules(self.table, self._bridges.values(), loopback6=loopback6))
             elements = [(name, key, data) for (name, key), data in self._elements.items()]
             self._socket.add_elements(self.table, elements)
         except OSError as error:
