@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 import msgspec
@@ -38,11 +38,19 @@ class NetworkMissing(NotFound):
 class Connections:
     """Which networks there are, their drivers, the files that name things, and the events."""
 
-    def __init__(self, networks: NetworkSource, drivers: Networks, layout: Layout, events: Events) -> None:
+    def __init__(
+        self,
+        networks: NetworkSource,
+        drivers: Networks,
+        layout: Layout,
+        events: Events,
+        host_gateways: Callable[[], list[str]],
+    ) -> None:
+        """``host_gateways``: what ``--add-host name:host-gateway`` stands for."""
         self._networks = networks
         self._drivers = drivers
         self._events = events
-        self.files = NetworkFiles(layout, networks.find)
+        self.files = NetworkFiles(layout, host_gateways)
 
     def connect(self, record: Container, undo: ExitStack) -> Connected:
         """Join every network of the record. Raises NetworkMissing and what the drivers raise."""

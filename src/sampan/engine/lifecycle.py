@@ -339,7 +339,8 @@ def starts_at_boot(policy: RestartPolicy, exit_record: ExitRecord) -> bool:
         return False
     if policy.name == "always":
         return True
-    return exit_record.wanted_running and wants_restart(policy, exit_record)
+    # wanted but not running: the daemon ended while a restart was due
+    return exit_record.wanted_running and restarts_at_all(policy) and not exit_record.stopped_by_user
 
 
 def next_delay_ns(previous_ns: int, ran_ns: int) -> int:

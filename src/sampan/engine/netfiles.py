@@ -16,7 +16,6 @@ from sampan.formats.resolv import (
     uses_systemd_stub,
 )
 from sampan.model.container import Container, Endpoint
-from sampan.model.network import Network
 
 from .layout import Layout
 
@@ -43,9 +42,9 @@ class ResolverSource:
 class NetworkFiles:
     """Renders the three files from a record and its endpoints."""
 
-    def __init__(self, layout: Layout, find_network: Callable[[str], Network | None]) -> None:
+    def __init__(self, layout: Layout, host_gateways: Callable[[], list[str]]) -> None:
         self._layout = layout
-        self._find_network = find_network
+        self._gateways = host_gateways
         self._resolver = ResolverSource()
 
     def write(
@@ -88,10 +87,6 @@ class NetworkFiles:
         if host.network_mode != "host":
             conf = for_bridge(conf, ipv6=any(e.global_ipv6_address for e in endpoints.values()))
         return render(conf)
-
-    def _gateways(self) -> list[str]:
-        bridge = self._find_network("bridge")
-        return [pool.gateway for pool in bridge.pools if pool.gateway] if bridge is not None else []
 
 
 def _read(path: str) -> str:

@@ -128,9 +128,23 @@ class Supervision:
                 case CancelRestart():
                     self.cancel_restart(entry)
                 case AutoRemove():
-                    self._tasks.spawn(self._auto_remove(entry), f"remove {entry.id}")
+                    self.remove_later(entry)
                 case _:
                     raise AssertionError(f"unknown effect {effect!r}")
+
+    def start_later(self, entry: Entry) -> None:
+        """At daemon start: a restart policy wants it running."""
+        self._tasks.spawn(self._boot(entry), f"start {entry.id}")
+
+    async def _boot(self, entry: Entry) -> None:
+        try:
+            await self.start(entry, by_policy=entry.life.phase == "restarting")
+        except SampanError as error:
+            log.warning("container %s: could not start: %s", entry.id, error.message)
+
+    def remove_later(self, entry: Entry) -> None:
+        """``--rm`` of a container that ended."""
+        self._tasks.spawn(self._auto_remove(entry), f"remove {entry.id}")
 
     def cancel_restart(self, entry: Entry) -> None:
         timer = self._timers.pop(entry.id, None)
