@@ -57,8 +57,8 @@ _NAMES = {
     "SCMP_ARCH_AARCH64": "aarch64",
     "SCMP_ARCH_ARM": "arm",
 }
-_WIDE = ("x86_64", "aarch64", "x32")
-"""Arguments of 64 bits (x32's registers are wide, and the kernel shows all of them)."""
+_WIDE = ("x86_64", "aarch64")
+"""Arguments of 64 bits. x32 counts as narrow, as in libseccomp: its ABI has 32-bit arguments."""
 
 _SOCKETCALL_WORDS = (
     "socket bind connect listen accept getsockname getpeername socketpair send recv sendto recvfrom shutdown"
