@@ -15,8 +15,12 @@ from .registry import Entry
 READABLE_DRIVERS = ("", "json-file", "local")
 
 
-class Follow(AsyncIterator[None], Protocol):
+class Follow(Protocol):
     """Answers whenever there may be more to read, until the log's writer has ended."""
+
+    def __aiter__(self) -> AsyncIterator[None]: ...
+
+    async def __anext__(self) -> None: ...
 
     async def aclose(self) -> None: ...
 
