@@ -115,6 +115,7 @@ class SupervisedProcess:
             self._on_started(*rest)
         elif kind == "failed":
             self.started.set_exception(StartFailed(*rest))
+            self._closed()
         elif kind == "exited":
             self._on_exited(ExitStatus(exit_code=rest[0], finished_ns=rest[1], oom_killed=rest[2]))
 
@@ -138,6 +139,8 @@ class SupervisedProcess:
     def _closed(self) -> None:
         """The monitor's end is closed: after ``exited`` this is its normal end, otherwise it was killed,
         and the process with it (PR_SET_PDEATHSIG)."""
+        if self._control.fileno() < 0:
+            return
         self._loop.remove_reader(self._control.fileno())
         self._control.close()
         if not self.started.done():
@@ -146,6 +149,15 @@ class SupervisedProcess:
             self._on_exited(ExitStatus(exit_code=_UNKNOWN_EXIT, finished_ns=0))
         if not self._gone.done():
             self._gone.set_result(None)
+
+    def discard(self) -> None:
+        """Nobody wants it any more: it is killed as soon as it runs."""
+
+        def kill(started: asyncio.Future[None]) -> None:
+            if not started.cancelled() and started.exception() is None and self.pid:
+                self.kill(signal.SIGKILL)
+
+        self.started.add_done_callback(kill)
 
     async def wait(self) -> ExitStatus:
         """How the process ended. Any number of waiters."""
@@ -247,8 +259,12 @@ class RuntimeClient:
         process = SupervisedProcess(process_id, control)
         for attachment, (ours, _) in zip(attachments, pairs, strict=True):
             attachment.connected(SocketStream(ours))
-        await process.started
         self._remember(process)
+        try:
+            await asyncio.shield(process.started)
+        except asyncio.CancelledError:
+            process.discard()
+            raise
         return process
 
     def _remember(self, process: SupervisedProcess) -> None:

@@ -47,14 +47,16 @@ _DEVICE_LINKS = (
 
 _DEVICE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
-_EXEC_NAMESPACES = (
-    proc.CLONE_NEWNS
-    | proc.CLONE_NEWNET
-    | proc.CLONE_NEWIPC
-    | proc.CLONE_NEWUTS
-    | proc.CLONE_NEWCGROUP
-    | proc.CLONE_NEWTIME
-)
+_EXEC_NAMESPACES = [
+    ["user", proc.CLONE_NEWUSER],
+    ["cgroup", proc.CLONE_NEWCGROUP],
+    ["ipc", proc.CLONE_NEWIPC],
+    ["uts", proc.CLONE_NEWUTS],
+    ["net", proc.CLONE_NEWNET],
+    ["time", proc.CLONE_NEWTIME],
+    ["mnt", proc.CLONE_NEWNS],
+]
+"""In the order of joining; the pid namespace is the monitor's part, since only children enter it."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):

@@ -110,12 +110,17 @@ def join(_: Sandbox, path: str, kind: int) -> None:
     enter_namespace(path, kind)
 
 
-def join_process(_: Sandbox, pid: int, kinds: int) -> None:
-    """Enter several namespaces of a process with one call (setns(2) with a pidfd, kernel 5.8)."""
-    fd = proc.pidfd_open(pid)
-    try:
-        proc.setns(fd, kinds)
-    finally:
+def join_process(_: Sandbox, pid: int, kinds: list[list[Any]]) -> None:
+    """Enter the namespaces of a process, those that are not ours already. All are opened first: behind the
+    mount namespace there is another /proc. A pidfd would not do, since our own pid namespace is the
+    process's already and counts it differently."""
+    entered = []
+    for name, kind in kinds:
+        path = f"/proc/{pid}/ns/{name}"
+        if os.readlink(path) != os.readlink(f"/proc/self/ns/{name}"):
+            entered.append((os.open(path, os.O_RDONLY | os.O_CLOEXEC), kind))
+    for fd, kind in entered:
+        proc.setns(fd, kind)
         os.close(fd)
 
 

@@ -1,0 +1,351 @@
+"""Processes started for real: spawner, monitor, sandbox and client together, as root."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sampan.model.launch import (
+    ExecRequest,
+    ExitStatus,
+    LaunchRequest,
+    LogSink,
+    OverlayRoot,
+    Stdio,
+)
+from sampan.model.oci import CapabilitySets, Linux, Namespace, OCIMount, Process, Root, RuntimeSpec
+from sampan.runtime.client import RuntimeClient, Spawner, SupervisedProcess
+from sampan.runtime.errors import StartFailed
+from sampan.runtime.streams import SocketStream
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+CAPS = ["CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID"]
+MOUNTS = [
+    OCIMount(destination="/proc", type="proc", source="proc", options=["nosuid", "noexec", "nodev"]),
+    OCIMount(destination="/dev", type="tmpfs", source="tmpfs", options=["nosuid", "mode=755", "size=64k"]),
+    OCIMount(
+        destination="/dev/pts",
+        type="devpts",
+        source="devpts",
+        options=["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+    ),
+    OCIMount(destination="/sys", type="sysfs", source="sysfs", options=["nosuid", "noexec", "nodev", "ro"]),
+]
+
+
+class Watcher:
+    """A client attached from the start that keeps what it hears."""
+
+    def __init__(self, stdin: bool = False) -> None:
+        self.stdin, self.stdout, self.stderr = stdin, True, True
+        self.stream: SocketStream | None = None
+
+    def connected(self, stream: SocketStream) -> None:
+        self.stream = stream
+
+    async def everything(self) -> bytes:
+        assert self.stream is not None
+        heard = b""
+        while data := await self.stream.read():
+            heard += data
+        self.stream.close()
+        return heard
+
+
+class Box:
+    """One container's directories and the ways to start processes in it."""
+
+    def __init__(self, root: Path, client: RuntimeClient) -> None:
+        self.root = root
+        self.client = client
+        self.id = uuid.uuid4().hex
+        self.group = f"/sampan-test/{self.id}"
+
+    @property
+    def run_dir(self) -> str:
+        return str(self.root / "run")
+
+    def request(self, *args: str, tty: bool = False, stdin: bool = False, **changes: object) -> LaunchRequest:
+        process = Process(
+            args=list(args),
+            env=["PATH=/bin"],
+            terminal=tty,
+            capabilities=CapabilitySets(bounding=CAPS, effective=CAPS, permitted=CAPS),
+        )
+        spec = RuntimeSpec(
+            process=process,
+            root=Root(path="/"),
+            hostname="box",
+            mounts=MOUNTS,
+            linux=Linux(
+                cgroups_path=self.group,
+                namespaces=[Namespace(type=kind) for kind in ("mount", "pid", "network", "ipc", "uts")],
+                masked_paths=["/proc/kcore", "/sys/firmware"],
+                readonly_paths=["/proc/sys"],
+            ),
+        )
+        request = LaunchRequest(
+            id=self.id,
+            run_dir=self.run_dir,
+            spec=spec,
+            root=OverlayRoot(
+                lower=[str(self.root / "lower")],
+                upper=str(self.root / "upper"),
+                work=str(self.root / "work"),
+            ),
+            stdio=Stdio(
+                tty=tty, open_stdin=stdin, stdin_once=stdin, log=LogSink(path=str(self.root / "log"))
+            ),
+            user="",
+        )
+        return msgspec.structs.replace(request, **changes)
+
+    async def run(self, *args: str, **options: object) -> tuple[bytes, ExitStatus]:
+        watcher = Watcher()
+        process = await self.client.launch(self.request(*args, **options), [watcher])  # type: ignore[arg-type]
+        heard = await watcher.everything()
+        status = await process.wait()
+        await process.released()
+        return heard, status
+
+
+@pytest.fixture(scope="module")
+def spawner() -> Iterator[Spawner]:
+    spawner = Spawner()
+    spawner.start()
+    yield spawner
+    spawner.stop()
+
+
+@pytest.fixture
+async def box(tmp_path: Path, spawner: Spawner) -> AsyncIterator[Box]:
+    for name in ("lower/bin", "lower/etc", "lower/tmp", "lower/dir", "upper", "work"):
+        (tmp_path / name).mkdir(parents=True)
+    busybox = shutil.which("busybox")
+    assert busybox is not None, "the tests need Debian's busybox-static"
+    shutil.copy(busybox, tmp_path / "lower/bin/busybox")
+    for applet in ("sh", "cat", "id", "ls", "sleep", "true", "grep", "stty", "mount", "hostname", "head"):
+        (tmp_path / "lower/bin" / applet).symlink_to("busybox")
+    (tmp_path / "lower/etc/passwd").write_text("root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/app:/bin/sh\n")
+    (tmp_path / "lower/etc/plain").write_text("not a program\n")
+    box = Box(tmp_path, RuntimeClient(spawner))
+    yield box
+    left = [path for path in _groups() if box.id in path]
+    assert left == [], "the monitor left control groups behind"
+
+
+def _groups() -> list[str]:
+    return [
+        str(path)
+        for hierarchy in Path("/sys/fs/cgroup").iterdir()
+        for path in hierarchy.glob("sampan-test/*")
+    ] + [str(path) for path in Path("/sys/fs/cgroup").glob("sampan-test/*")]
+
+
+def frames(data: bytes) -> dict[int, bytes]:
+    streams: dict[int, bytes] = {}
+    while data:
+        size = int.from_bytes(data[4:8], "big")
+        streams[data[0]] = streams.get(data[0], b"") + data[8 : 8 + size]
+        data = data[8 + size :]
+    return streams
+
+
+async def test_output_exit_code_and_log(box: Box) -> None:
+    heard, status = await box.run("sh", "-c", "echo out; echo err >&2; exit 7")
+    assert frames(heard) == {1: b"out\n", 2: b"err\n"}
+    assert status.exit_code == 7
+    lines = [json.loads(line) for line in (box.root / "log").read_text().splitlines()]
+    assert {(line["stream"], line["log"]) for line in lines} == {("stdout", "out\n"), ("stderr", "err\n")}
+
+
+async def test_the_process_sees_its_own_world(box: Box) -> None:
+    heard, _ = await box.run("sh", "-c", "echo $$; hostname; id -u; ls /proc/1/fd; cat /proc/net/dev")
+    lines = frames(heard)[1].decode().splitlines()
+    assert lines[:3] == ["1", "box", "0"]
+    assert [line.split(":")[0].strip() for line in lines if ":" in line] == ["lo"]
+    assert lines[3:6] == ["0", "1", "2"], "no descriptor of ours may leak"
+
+
+async def test_capabilities_are_exactly_those_asked_for(box: Box) -> None:
+    heard, _ = await box.run("grep", "Cap", "/proc/self/status")
+    sets = dict(line.split(":\t") for line in frames(heard)[1].decode().splitlines())
+    wanted = f"{1 << 0 | 1 << 5 | 1 << 6 | 1 << 7:016x}"
+    assert (sets["CapBnd"], sets["CapEff"], sets["CapInh"]) == (wanted, wanted, "0" * 16)
+
+
+async def test_masked_and_read_only_paths(box: Box) -> None:
+    script = "head -c1 /proc/kcore; ls /sys/firmware; echo 1 > /proc/sys/kernel/panic || echo refused"
+    heard, _ = await box.run("sh", "-c", script)
+    assert frames(heard)[1] == b"refused\n"
+
+
+async def test_nothing_is_mounted_on_the_host(box: Box) -> None:
+    process = await box.client.launch(box.request("sleep", "100"))
+    assert str(box.root) not in Path("/proc/self/mountinfo").read_text()
+    assert (Path(f"/proc/{process.pid}/root/etc/plain")).read_text() == "not a program\n"
+    process.kill(signal.SIGKILL)
+    assert (await process.wait()).exit_code == 137
+    await process.released()
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        ("nope", 127, 'exec: "nope": executable file not found in $PATH'),
+        ("/nope", 127, 'exec: "/nope": stat /nope: no such file or directory'),
+        ("/etc/plain", 126, 'exec: "/etc/plain": permission denied'),
+        ("/dir", 126, 'exec: "/dir": is a directory'),
+    ],
+)
+async def test_a_command_that_cannot_run(box: Box, command: str, code: int, message: str) -> None:
+    with pytest.raises(StartFailed) as failure:
+        await box.client.launch(box.request(command))
+    assert not os.path.exists(f"{box.run_dir}/monitor.sock")
+    assert (failure.value.exit_code, failure.value.message) == (code, message)
+
+
+async def test_stdin_with_half_close(box: Box) -> None:
+    watcher = Watcher(stdin=True)
+    process = await box.client.launch(box.request("cat", stdin=True), [watcher])
+    assert watcher.stream is not None
+    payload = b"x" * 300_000 + b"\n"
+    writing = asyncio.create_task(watcher.stream.write(payload))
+    heard = b""
+    while sum(map(len, frames_so_far(heard).values())) < len(payload):
+        heard += await watcher.stream.read()
+    await writing
+    watcher.stream.write_eof()
+    heard += await watcher.everything()
+    assert frames(heard) == {1: payload}
+    assert (await process.wait()).exit_code == 0
+    await process.released()
+
+
+def frames_so_far(data: bytes) -> dict[int, bytes]:
+    """Whole frames only."""
+    end = 0
+    while end + 8 <= len(data) and end + 8 + int.from_bytes(data[end + 4 : end + 8], "big") <= len(data):
+        end += 8 + int.from_bytes(data[end + 4 : end + 8], "big")
+    return frames(data[:end])
+
+
+async def test_a_terminal_has_a_size_and_raw_output(box: Box) -> None:
+    watcher = Watcher(stdin=True)
+    process = await box.client.launch(box.request("sh", tty=True, stdin=True), [watcher])
+    assert watcher.stream is not None
+    await process.resize(33, 77)
+    await watcher.stream.write(b"stty size; tty; exit 3\n")
+    heard = await watcher.everything()
+    assert b"33 77\r\n" in heard
+    assert (await process.wait()).exit_code == 3
+    await process.released()
+
+
+async def test_an_exec_joins_the_container(box: Box) -> None:
+    process = await box.client.launch(box.request("sleep", "100"))
+    watcher = Watcher()
+    request = ExecRequest(
+        id="e" + box.id,
+        run_dir=str(box.root / "exec"),
+        container_pid=process.pid,
+        process=Process(args=["sh", "-c", "hostname; cat /proc/1/cmdline; id -u"], env=["PATH=/bin"]),
+        cgroups_path=box.group,
+        user="app",
+    )
+    execution = await box.client.exec(request, [watcher])
+    heard = await watcher.everything()
+    assert frames(heard)[1] == b"box\nsleep\x00100\x001000\n"
+    assert (await execution.wait()).exit_code == 0
+    process.kill(signal.SIGKILL)
+    await process.wait()
+    await process.released()
+
+
+async def test_a_killed_monitor_takes_its_process_along(box: Box) -> None:
+    process = await box.client.launch(box.request("sleep", "100"))
+    pidfd = os.pidfd_open(process.pid)
+    monitor = int(_status_field(process.pid, "PPid"))
+    os.kill(monitor, signal.SIGKILL)
+    assert (await process.wait()).exit_code == 137
+    await _ended(pidfd)
+    os.close(pidfd)
+    for path in _groups():
+        if box.id in path:
+            await _remove_group(path)
+
+
+async def test_a_new_client_finds_a_running_process(box: Box, spawner: Spawner) -> None:
+    process = await box.client.launch(box.request("sh", "-c", "sleep 100"))
+    later = RuntimeClient(spawner)
+    found = await later.recover(box.id, box.run_dir)
+    assert isinstance(found, SupervisedProcess)
+    assert (found.pid, found.started_ns) == (process.pid, process.started_ns)
+    found.kill(signal.SIGTERM)
+    found.kill(signal.SIGKILL)
+    status = await found.wait()
+    assert status == await process.wait()
+    await found.released()
+    assert await later.recover(box.id, box.run_dir) == status, "exit.json says the same"
+
+
+async def test_nothing_is_found_where_nothing_was(box: Box) -> None:
+    assert await box.client.recover("x", str(box.root / "no-such-dir")) is None
+
+
+async def test_the_death_of_the_spawner_costs_nothing(box: Box, spawner: Spawner) -> None:
+    process = await box.client.launch(box.request("sleep", "100"))
+    os.kill(spawner.pid, signal.SIGKILL)
+    other = Box(box.root / "other", box.client)
+    shutil.copytree(box.root / "lower", other.root / "lower", symlinks=True)
+    for name in ("upper", "work"):
+        (other.root / name).mkdir()
+    heard, status = await other.run("sh", "-c", "echo again")
+    assert frames(heard) == {1: b"again\n"}
+    assert status.exit_code == 0
+    process.kill(signal.SIGKILL)
+    assert (await process.wait()).exit_code == 137
+    await process.released()
+
+
+async def test_a_link_in_the_image_cannot_redirect_a_mount(box: Box) -> None:
+    outside = box.root / "outside"
+    outside.mkdir()
+    (box.root / "lower/proc").symlink_to(outside)
+    heard, _ = await box.run("sh", "-c", "ls /proc/1 > /dev/null 2>&1; echo done")
+    assert frames(heard)[1] == b"done\n"
+    assert list(outside.iterdir()) == []
+
+
+def _status_field(pid: int, field: str) -> str:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return next(line.split()[1] for line in text.splitlines() if line.startswith(f"{field}:"))
+
+
+async def _ended(pidfd: int) -> None:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(pidfd, lambda: future.done() or future.set_result(None))
+    await asyncio.wait_for(future, 10)
+    loop.remove_reader(pidfd)
+
+
+async def _remove_group(path: str) -> None:
+    for _ in range(200):
+        try:
+            os.rmdir(path)
+        except OSError:
+            await asyncio.sleep(0.01)
+        else:
+            return
+    raise AssertionError(f"{path} is still busy")
