@@ -23,7 +23,6 @@ from sampan.model.network import Network
 from sampan.model.volume import Volume
 
 Filters = Mapping[str, Sequence[str]]
-Warnings = list[str]
 
 
 class AttachSession(Protocol):
@@ -57,7 +56,7 @@ class Containers(Protocol):
     async def pause(self, ref: str) -> None: ...
     async def unpause(self, ref: str) -> None: ...
     async def rename(self, ref: str, new_name: str) -> None: ...
-    async def update(self, ref: str, changes: HostConfigUpdate) -> Warnings: ...
+    async def update(self, ref: str, changes: HostConfigUpdate) -> Sequence[str]: ...
     async def remove(
         self, ref: str, *, force: bool = False, volumes: bool = False, link: bool = False
     ) -> None: ...
@@ -173,9 +172,9 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     containers: Containers
     execs: Execs
     archive: Archive
-    images: Images
+    images: Any
     volumes: Volumes
-    networks: Networks
+    networks: Any
     system: System
     events: Events
     stats: Stats

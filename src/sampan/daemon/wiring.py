@@ -1,0 +1,349 @@
+"""The object graph of the daemon: the only file that knows every class."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+from collections.abc import Coroutine
+from typing import Any
+
+from sampan.base.clock import now_ns
+from sampan.base.ids import new_id
+from sampan.content.blobs import BlobStore
+from sampan.content.images import ImageStore
+from sampan.content.layers import LayerStore
+from sampan.content.streams import Workers
+from sampan.engine import hostfacts
+from sampan.engine.attachments import Attachments
+from sampan.engine.connections import Connections
+from sampan.engine.containers import Containers, Verbs
+from sampan.engine.create import Creator
+from sampan.engine.defaults import EngineDefaults
+from sampan.engine.events import Events
+from sampan.engine.execs import Execs
+from sampan.engine.health import HealthMonitors
+from sampan.engine.image_users import RegistryUsers
+from sampan.engine.images import Images
+from sampan.engine.launcher import Launcher
+from sampan.engine.layout import Layout
+from sampan.engine.ledger import Ledger
+from sampan.engine.locks import KeyedLocks
+from sampan.engine.logreader import Follow, LogReader
+from sampan.engine.mounts import MountResolver
+from sampan.engine.recovery import Host, Recovery
+from sampan.engine.registry import Registry
+from sampan.engine.remove import Remover
+from sampan.engine.revise import Reviser
+from sampan.engine.spec import Specs, SpecSettings
+from sampan.engine.stats import Stats
+from sampan.engine.stop import Stopper
+from sampan.engine.supervision import Supervision
+from sampan.engine.top import Top
+from sampan.engine.validate import Validator
+from sampan.engine.volumes import Volumes
+from sampan.front.docker.services import Engine
+from sampan.kernel.cgroup import layout as cgroup_layout
+from sampan.logs.reader import LogReader as LogFiles
+from sampan.logs.watch import LogWatch, LogWatcher
+from sampan.model.container import LogConfig, Ulimit
+from sampan.model.network import Network
+from sampan.net.settings import DEFAULT_BRIDGE, NetworkSettings
+from sampan.net.stack import NetworkStack, default_bridge, plain_network
+from sampan.runtime.cgroups import cgroups_of
+from sampan.runtime.client import RuntimeClient, Spawner
+from sampan.store.containers import ContainerTable
+from sampan.store.db import Database
+from sampan.store.networks import NetworkTable
+from sampan.store.volumes import VolumeTable
+from sampan.volumes.local import LocalDriver
+
+from .options import SettingError
+from .settings import Settings, UlimitSetting
+
+log = logging.getLogger(__name__)
+
+INIT_PROGRAMS = ("docker-init", "tini-static", "tini")
+
+
+class FollowedLog:
+    """A watch on a log that also owns the task which tells that the writer has ended."""
+
+    def __init__(self, watcher: LogWatcher, path: str, ended: Coroutine[Any, Any, Any]) -> None:
+        self._task = asyncio.ensure_future(ended)
+        self._watch: LogWatch = watcher.watch(path, self._task)
+
+    def __aiter__(self) -> FollowedLog:
+        return self
+
+    async def __anext__(self) -> None:
+        await self._watch.__anext__()
+
+    async def aclose(self) -> None:
+        await self._watch.aclose()
+        self._task.cancel()
+
+
+class KnownNetworks:
+    """The default networks, by name and id."""
+
+    def __init__(self, table: NetworkTable, stack: NetworkStack) -> None:
+        self._table = table
+        self._stack = stack
+        self._networks: dict[str, Network] = {}
+
+    def open(self) -> None:
+        stored = {network.name: network for network in self._table.load()}
+        for name in ("bridge", "host", "none"):
+            self._networks[name] = self._ensure(name, stored.get(name))
+
+    def _ensure(self, name: str, before: Network | None) -> Network:
+        network_id, created_ns = (before.id, before.created_ns) if before else (new_id(), now_ns())
+        if name == "bridge":
+            wanted = default_bridge(self._stack.settings, network_id, created_ns)
+        else:
+            wanted = plain_network(name, network_id, created_ns)
+        made = self._stack.ensure(wanted)
+        if made != before:
+            self._table.put(made)
+        return made
+
+    def find(self, ref: str) -> Network | None:
+        return next((n for n in self._networks.values() if ref in (n.name, n.id)), None)
+
+
+class Platform:
+    """Everything built, not yet started."""
+
+    def __init__(self, settings: Settings, spawner: Spawner) -> None:
+        self.settings = settings
+        self.layout = Layout(settings.data_root, settings.exec_root)
+        self.db = Database(os.path.join(settings.data_root, "sampan.db"))
+        self.locks = KeyedLocks()
+        self.events = Events()
+        self.registry = Registry()
+        self.container_table = ContainerTable(self.db)
+        self.ledger = Ledger(self.registry, self.container_table, self.events, self.layout)
+        self.runtime = RuntimeClient(spawner)
+        self.cgroup_layout = cgroup_layout.detect()
+        self.cgroups = cgroups_of(self.cgroup_layout)
+        self.facts = hostfacts.detect()
+        self._build_content()
+        self._build_network()
+        self._build_volumes()
+        self._build_containers()
+        self.engine = self._build_engine()
+
+    # --- parts, lowest first ------------------------------------------------------------------------------
+
+    def _build_content(self) -> None:
+        temporary = os.path.join(self.settings.data_root, "tmp")
+        blobs = BlobStore(os.path.join(self.settings.data_root, "image"), temporary)
+        layers = LayerStore(self.layout.layers, temporary)
+        self.workers = Workers()
+        self.image_store = ImageStore(self.db, blobs, layers)
+        self.images = Images(self.image_store, RegistryUsers(self.registry), self.events, self.workers)
+
+    def _build_network(self) -> None:
+        self.network = NetworkStack(network_settings(self.settings), warn=log.warning)
+        self.networks = KnownNetworks(NetworkTable(self.db), self.network)
+        self.connections = Connections(
+            self.networks, self.network.containers, self.layout, self.events, self._host_gateways
+        )
+
+    def _build_volumes(self) -> None:
+        root = self.settings.data_root
+        driver = LocalDriver(os.path.join(root, "volumes"), os.path.join(root, "tmp"))
+        self.volumes = Volumes(VolumeTable(self.db), driver, self.events, self.locks)
+        self.mounts = MountResolver(
+            self.registry, self.volumes, driver, self.images, self.layout, self.events
+        )
+
+    def _build_containers(self) -> None:
+        defaults = engine_defaults(self.settings, self.facts)
+        self.specs = Specs(self.facts, spec_settings(self.settings))
+        self.attachments = Attachments()
+        self.execs = Execs(self.ledger, self.runtime, self.specs)
+        self.health = HealthMonitors(self.ledger, self.execs)
+        launcher = Launcher(
+            self.registry, self.layout, self.runtime, self.connections, self.mounts, self.specs
+        )
+        self.supervision = Supervision(self.ledger, launcher, self.locks, self.attachments, self.health)
+        validator = Validator(self.facts)
+        creator = Creator(self.ledger, self.images, self.mounts, validator, defaults)
+        stopper = Stopper(self.ledger, self.supervision, self.cgroups, self.locks)
+        self.log_watcher = LogWatcher()
+        verbs = Verbs(
+            creator=creator,
+            supervision=self.supervision,
+            stopper=stopper,
+            remover=Remover(self.ledger, stopper, self.mounts, self.attachments, self.locks),
+            reviser=Reviser(
+                self.ledger, creator, self.cgroups, validator.update, self.specs.resources, self.locks
+            ),
+            top=Top(self.ledger, self.cgroups),
+            logs=LogReader(self.ledger, LogFiles(), self._follow),
+        )
+        self.containers = Containers(self.ledger, verbs, self.attachments, self._ancestors)
+        self.recovery = Recovery(
+            self.ledger,
+            self.supervision,
+            self.execs,
+            self.images,
+            Host(
+                runtime=self.runtime,
+                cgroups=self.cgroups,
+                connections=self.connections,
+                mounts=self.mounts,
+            ),
+        )
+
+    def _host_gateways(self) -> list[str]:
+        return self.network.host_gateways(self.networks.find("bridge"))
+
+    def _follow(self, path: str, ended: Coroutine[Any, Any, Any]) -> Follow:
+        return FollowedLog(self.log_watcher, path, ended)
+
+    def _ancestors(self, ref: str) -> set[str]:
+        """The image that ``ref`` names and those made from it."""
+        from sampan.base.errors import SampanError
+
+        try:
+            image = self.images.catalog.find(ref)
+        except SampanError:
+            return set()
+        found = {image.id}
+        while True:
+            children = {one.id for one in self.image_store.all() if one.parent in found} - found
+            if not children:
+                return found
+            found |= children
+
+    def _build_engine(self) -> Engine:
+        missing: Any = None
+        return Engine(
+            containers=self.containers,
+            execs=self.execs,
+            archive=missing,
+            images=self.images,
+            volumes=self.volumes,
+            networks=missing,
+            system=missing,
+            events=self.events,
+            stats=Stats(self.registry, self.cgroup_layout),
+        )
+
+    # --- life ---------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Recover what an earlier daemon left. Afterwards requests can be answered."""
+        self.recovery.load(self.container_table.load())
+        self.network.open()
+        self.networks.open()
+        self.volumes.load([entry.record for entry in self.registry])
+        await self.recovery.recover()
+        await self.images.recover()
+        self.network.settle()
+        self.volumes.unmount_unused()
+        self.recovery.start_wanted()
+
+    async def stop(self) -> None:
+        """Let go of everything; containers keep running."""
+        await self.health.close()
+        await self.containers.close()
+        self.network.close()
+        self.workers.close()
+        self.db.close()
+
+    def reload(self, settings: Settings) -> None:
+        """SIGHUP: take over what may change while running."""
+        self.settings = settings
+        self.events.publish("daemon", "reload", "", {"name": os.uname().nodename})
+
+
+def network_settings(settings: Settings) -> NetworkSettings:
+    return NetworkSettings(
+        bridge=settings.bridge or DEFAULT_BRIDGE,
+        bip=settings.bip,
+        bip6=settings.bip6,
+        fixed_cidr=settings.fixed_cidr,
+        fixed_cidr_v6=settings.fixed_cidr_v6,
+        default_gateway=settings.default_gateway,
+        default_gateway_v6=settings.default_gateway_v6,
+        mtu=settings.mtu or 1500,
+        firewall=settings.iptables,
+        icc=settings.icc,
+        ip_masq=settings.ip_masq,
+        ip_forward=settings.ip_forward,
+        ipv6=settings.ipv6,
+        ip=settings.ip,
+        default_address_pools=tuple(address_pool(one) for one in settings.default_address_pools),
+        host_gateway_ips=tuple(part for part in settings.host_gateway_ip.split(",") if part),
+    )
+
+
+def address_pool(value: Any) -> tuple[str, int]:
+    """``base=10.0.0.0/8,size=24``, or daemon.json's ``{"base": .., "size": ..}``."""
+    if isinstance(value, dict):
+        return str(value["base"]), int(value["size"])
+    parts = dict(part.partition("=")[::2] for part in str(value).split(","))
+    try:
+        return parts["base"], int(parts["size"])
+    except (KeyError, ValueError):
+        raise SettingError(f"invalid default address pool: {value}") from None
+
+
+def engine_defaults(settings: Settings, facts: hostfacts.HostFacts) -> EngineDefaults:
+    unified = facts.cgroup_version == 2
+    return EngineDefaults(
+        log=LogConfig(type=settings.log_driver, config=dict(settings.log_opts)),
+        shm_size=settings.default_shm_size,
+        ipc_mode=settings.default_ipc_mode,
+        cgroupns_mode=settings.default_cgroupns_mode or ("private" if unified else "host"),
+        unified_cgroups=unified,
+        runtime=settings.default_runtime,
+    )
+
+
+def spec_settings(settings: Settings) -> SpecSettings:
+    changes = {"cgroup_parent": settings.cgroup_parent} if settings.cgroup_parent else {}
+    return SpecSettings(
+        ulimits=[_ulimit(one) for one in settings.default_ulimits.values()],
+        init=settings.init,
+        init_path=init_path(settings),
+        no_new_privileges=settings.no_new_privileges,
+        seccomp_profile=seccomp_profile(settings.seccomp_profile),
+        **changes,
+    )
+
+
+def _ulimit(value: Any) -> Ulimit:
+    if isinstance(value, UlimitSetting):
+        return Ulimit(name=value.name, soft=value.soft, hard=value.hard)
+    return Ulimit(name=str(value["name"]), soft=int(value["soft"]), hard=int(value["hard"]))
+
+
+def init_path(settings: Settings) -> str:
+    """The program for --init: the one that was named, else docker-init or tini from PATH."""
+    if settings.init_path:
+        return settings.init_path
+    return next((found for name in INIT_PROGRAMS if (found := shutil.which(name))), "")
+
+
+def seccomp_profile(value: str) -> str:
+    """The profile's JSON text; "" for the built-in one. Raises SettingError."""
+    if value in ("", "builtin"):
+        return ""
+    if value == "unconfined":
+        return value
+    try:
+        with open(value) as file:
+            return file.read()
+    except OSError as error:
+        raise SettingError(f"opening seccomp profile ({value}) failed: {error.strerror}") from None
+
+
+def build(settings: Settings, spawner: Spawner) -> Platform:
+    """Open the store and connect all parts. Nothing of the host is changed before ``start``."""
+    return Platform(settings, spawner)
