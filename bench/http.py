@@ -51,7 +51,7 @@ class Connection:
 
     def answer_bytes(self) -> bytes:
         status, headers = self.head()
-        raw = self._content(status, headers)
+        raw = self.content(status, headers)
         if status >= 400:
             raise Refused(status, raw.decode(errors="replace"))
         return raw
@@ -73,7 +73,7 @@ class Connection:
         self._socket.sendall(head.encode() + data)
         status, headers = self.head()
         if status >= 400:
-            raise Refused(status, self._content(status, headers).decode(errors="replace"))
+            raise Refused(status, self.content(status, headers).decode(errors="replace"))
         return bytes(self._reader.read())
 
     def head(self) -> tuple[int, dict[str, str]]:
@@ -88,7 +88,8 @@ class Connection:
             headers[name.strip().lower()] = value.strip()
         return status, headers
 
-    def _content(self, status: int, headers: dict[str, str]) -> bytes:
+    def content(self, status: int, headers: dict[str, str]) -> bytes:
+        """The body that belongs to what head() answered."""
         if status in (204, 304) or status < 200:
             return b""
         if "chunked" in headers.get("transfer-encoding", ""):
