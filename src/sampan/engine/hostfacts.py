@@ -8,6 +8,7 @@ import platform
 import msgspec
 
 from sampan.kernel.cgroup import layout as cgroup_layout
+from sampan.security import apparmor
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,6 +19,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     kernel: tuple[int, int] = (6, 1)
     cpus: int = 2
     apparmor: bool = False
+    """AppArmor is on and the default profile is loaded."""
     seccomp: bool = True
     cgroup_namespaces: bool = True
     memory_limit: bool = True
@@ -44,13 +46,16 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def detect() -> HostFacts:
-    """Read /proc and the root groups. Raises FileNotFoundError on a host without cgroups."""
+    """Read /proc and the root groups, and load the AppArmor profile where there is AppArmor.
+
+    Raises FileNotFoundError on a host without cgroups, AppArmorFailed.
+    """
     layout = cgroup_layout.detect()
     common = {
         "machine": platform.machine(),
         "kernel": kernel_version(platform.release()),
         "cpus": len(os.sched_getaffinity(0)),
-        "apparmor": os.path.exists("/sys/kernel/security/apparmor/profiles"),
+        "apparmor": apparmor.ensure_default_profile(),
         "seccomp": os.path.exists("/proc/sys/kernel/seccomp/actions_avail"),
         "cgroup_namespaces": os.path.exists("/proc/self/ns/cgroup"),
         "ipv4_forwarding": _first_line("/proc/sys/net/ipv4/ip_forward") == "1",

@@ -1,4 +1,4 @@
-"""AppArmor: the profile ``docker-default``, loaded once where the kernel has AppArmor and its parser is there.
+"""AppArmor: the profile ``docker-default``, loaded once where kernel and distribution have AppArmor.
 
 Profiles are text that apparmor_parser(8) compiles; the kernel takes only the compiled form. So this is the
 one place that starts a program, at the daemon's start and never for a container.
@@ -16,14 +16,16 @@ PROFILE_NAME = "docker-default"
 _LOADED = "/sys/kernel/security/apparmor/profiles"
 
 _DENIED = """
-  deny @{PROC}/* w,
-  deny @{PROC}/{[^1-9/],[^1-9/][^0-9/],[^1-9s/][^0-9y/][^0-9s/],[^1-9/][^0-9/][^0-9/][^0-9/]*}/** w,
-  deny @{PROC}/sys/[^k/]** wklx,
-  deny @{PROC}/sys/kernel/{?,??,[^s][^h][^m]**} wklx,
-  deny @{PROC}/{sysrq-trigger,mem,kmem,kcore} rwklx,
   deny mount,
-  deny /sys/{[^f]*,f[^s]*,fs/[^c]*,fs/c[^g]*,fs/cg[^r]*}/** wklx,
+  deny @{PROC}/* w,
+  deny @{PROC}/{kcore,kmem,mem,sysrq-trigger} rwklx,
+  deny @{PROC}/{acpi,asound,bus,driver,fs,irq,scsi,tty}/** wklx,
+  deny @{PROC}/sys/{abi,debug,dev,user,vm}/** wklx,
+  deny @{PROC}/sys/fs/{[^m],m[^q]}** wklx,
+  deny @{PROC}/sys/kernel/{[^ms],m[^s],s[^eh]}** wklx,
+  deny /sys/{block,bus,class,dev,devices,firmware,hypervisor,kernel,module,power}/** wklx,
   deny /sys/{firmware,devices/virtual/powercap,kernel/security}/** rwklx,
+  deny /sys/fs/[^c]** wklx,
 """
 """What the mount table and the masks of a container forbid, once more: two locks on one door."""
 
@@ -50,7 +52,7 @@ def is_loaded(name: str = PROFILE_NAME) -> bool:
 
 
 def profile_text(name: str = PROFILE_NAME, daemon_profile: str = "unconfined") -> str:
-    """The profile; signals and ptrace stay among containers of the profile, but the daemon may signal them."""
+    """Signals and ptrace stay among the containers of the profile; the daemon may signal them too."""
     return (
         "#include <tunables/global>\n\n"
         f"profile {name} flags=(attach_disconnected,mediate_deleted) {{\n"
