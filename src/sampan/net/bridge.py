@@ -17,7 +17,7 @@ from sampan.model.launch import VethLink
 from sampan.model.network import IPAMPool, Network
 
 from .driver import Attached
-from .errors import AddressOutOfRange, DeviceFailed, InvalidNetworkSetting, PoolExhausted
+from .errors import AddressOutOfRange, DeviceFailed, InvalidNetworkSetting, PoolExhausted, PoolOverlaps
 from .firewall import QUIET_PREFIX, BridgeRules, Firewall
 from .ipam import DEFAULT_POOLS, AddressPool, IPNetwork, choose_subnet, parse_network
 
@@ -89,6 +89,8 @@ class BridgeDriver:
             if not (network.enable_ipv4 if version == 4 else network.enable_ipv6):
                 continue
             asked = _pool_of(network, version)
+            if asked.subnet and self._overlaps(network, asked.subnet):
+                raise PoolOverlaps("invalid pool request: Pool overlaps with other one on this address space")
             existing = next((text for text in addresses if _is_global(text, version)), "")
             if not asked.subnet and existing:
                 subnet = str(parse_network(existing))
@@ -102,6 +104,16 @@ class BridgeDriver:
                 asked = msgspec.structs.replace(asked, gateway=_address_text(version, first))
             pools.append(asked)
         return pools
+
+    def _overlaps(self, network: Network, subnet: str) -> bool:
+        wanted = parse_network(subnet)
+        others = (
+            parse_network(text)
+            for network_id, live in self._live.items()
+            if network_id != network.id
+            for text in live.rules.subnets
+        )
+        return any(other.version == wanted.version and other.overlaps(wanted) for other in others)
 
     def _choose(self, version: int, network: Network, route: NetlinkSocket) -> IPNetwork:
         if version == 6:  # RFC 4193: random, so that two hosts' networks do not meet

@@ -21,6 +21,10 @@ class AddressOutOfRange(InvalidArgument):
     """The address asked for is not one of the network's pool."""
 
 
+class PoolOverlaps(Forbidden):
+    """The subnet asked for meets another network's (HTTP 403, as in Docker)."""
+
+
 class PoolExhausted(Unavailable):
     """Every address of the network's pools is taken (HTTP 503, as in Docker)."""
 

@@ -11,8 +11,10 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """dockerd's network flags, by the same names and with the same defaults where they mean the same."""
 
     bridge: str = DEFAULT_BRIDGE
-    """--bridge: the default network's device, made when it does not exist; ``none`` for no such network.
-    It also names the firewall table, so that daemons with different bridges do not meet."""
+    """--bridge: the default network's device, made when it does not exist; ``none`` for no such network."""
+    instance: str = ""
+    """Names the firewall table and marks the bridges of this daemon among several on one host; the
+    bridge's name when empty."""
     bip: str = ""
     """Address of the bridge with its prefix, ``192.168.1.1/24``; chosen when empty."""
     bip6: str = ""

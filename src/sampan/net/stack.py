@@ -40,12 +40,13 @@ class NetworkStack:
         """``warn`` gets single lines for the daemon's log."""
         self.settings = settings
         self.bridge_name = settings.bridge or DEFAULT_BRIDGE
-        self.table = f"sampan-{self.bridge_name}"
+        instance = settings.instance or self.bridge_name
+        self.table = table_of(instance)
         self._firewall = Firewall(self.table)
         self._ports = PortReservations()
         self._bridges = BridgeDriver(
             self._firewall,
-            alias=alias_of(self.bridge_name),
+            alias=alias_of(instance),
             ip_forward=settings.ip_forward,
             pools=subnet_pools(settings),
         )
@@ -133,9 +134,13 @@ class NetworkStack:
         self._firewall.close()
 
 
-def alias_of(bridge: str) -> str:
+def table_of(instance: str) -> str:
+    return f"sampan-{instance}"
+
+
+def alias_of(instance: str) -> str:
     """Marks the bridges that a daemon has made (``ip link`` shows it), so that no other is ever deleted."""
-    return f"sampan:{bridge}"
+    return f"sampan:{instance}"
 
 
 def subnet_pools(settings: NetworkSettings) -> tuple[IPNetwork, ...]:
@@ -204,14 +209,16 @@ def plain_network(name: str, network_id: str, created_ns: int) -> Network:
     return Network(id=network_id, name=name, driver=driver, created_ns=created_ns)
 
 
-def remove_everything(bridge: str = DEFAULT_BRIDGE) -> None:
-    """For uninstalling: delete the daemon's table, its bridge and every bridge made for its networks that
-    no container uses. Idempotent. Raises OSError."""
-    firewall = Firewall(f"sampan-{bridge}")
+def remove_everything(instance: str = DEFAULT_BRIDGE) -> None:
+    """For uninstalling: delete the table and all bridges of a daemon that does not run. Idempotent.
+
+    Raises OSError.
+    """
+    firewall = Firewall(table_of(instance))
     firewall.open()
     firewall.remove()
     firewall.close()
     with NetlinkSocket() as route:
         for link in links.list_links(route):
-            if link.kind == "bridge" and link.alias == alias_of(bridge):
+            if link.kind == "bridge" and link.alias == alias_of(instance):
                 links.delete_link(route, link.name)
