@@ -471,7 +471,8 @@ def rlimit(_: Sandbox, kind: int, soft: int, hard: int) -> None:
 
 
 def oom_score(_: Sandbox, value: int) -> None:
-    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+    # utf-8 is built in; any other codec would be imported, from a root that is no longer the host's
+    with open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
         file.write(str(value))
 
 
