@@ -6,9 +6,11 @@ import asyncio
 import logging
 import os
 import shutil
+import uuid
 from collections.abc import Coroutine
 from typing import Any
 
+from sampan import __version__
 from sampan.base.clock import now_ns
 from sampan.base.ids import new_id
 from sampan.content.blobs import BlobStore
@@ -40,10 +42,13 @@ from sampan.engine.spec import Specs, SpecSettings
 from sampan.engine.stats import Stats
 from sampan.engine.stop import Stopper
 from sampan.engine.supervision import Supervision
+from sampan.engine.system import System
+from sampan.engine.system_views import SystemSettings
 from sampan.engine.top import Top
 from sampan.engine.validate import Validator
 from sampan.engine.volumes import Volumes
 from sampan.front.docker.services import Engine
+from sampan.front.docker.versions import API_VERSION, MIN_API_VERSION, SERVER_VERSION
 from sampan.kernel.cgroup import layout as cgroup_layout
 from sampan.logs.reader import LogReader as LogFiles
 from sampan.logs.watch import LogWatch, LogWatcher
@@ -229,9 +234,20 @@ class Platform:
             images=self.images,
             volumes=self.volumes,
             networks=missing,
-            system=missing,
+            system=self._build_system(),
             events=self.events,
             stats=Stats(self.registry, self.cgroup_layout),
+        )
+
+    def _build_system(self) -> System:
+        return System(
+            system_settings(self.settings, engine_id(self.settings.data_root)),
+            self.facts,
+            self.registry,
+            self.containers,
+            self.images,
+            self.volumes,
+            self.events,
         )
 
     # --- life ---------------------------------------------------------------------------------------------
@@ -260,6 +276,50 @@ class Platform:
         """SIGHUP: take over what may change while running."""
         self.settings = settings
         self.events.publish("daemon", "reload", "", {"name": os.uname().nodename})
+
+
+def engine_id(data_root: str) -> str:
+    """The same for ever, made on first use."""
+    path = os.path.join(data_root, "engine-id")
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        made = str(uuid.uuid4())
+        with open(path, "x") as file:
+            file.write(made)
+        return made
+
+
+def system_settings(settings: Settings, identity: str) -> SystemSettings:
+    return SystemSettings(
+        id=identity,
+        server_version=SERVER_VERSION,
+        version=__version__,
+        api_version=API_VERSION,
+        min_api_version=MIN_API_VERSION,
+        data_root=settings.data_root,
+        labels=list(settings.labels),
+        debug=settings.debug,
+        experimental=settings.experimental,
+        log_driver=settings.log_driver,
+        default_runtime=settings.default_runtime,
+        init_binary=os.path.basename(init_path(settings)) or "docker-init",
+        seccomp_profile=settings.seccomp_profile or "builtin",
+        no_new_privileges=settings.no_new_privileges,
+        userns_remap=bool(settings.userns_remap),
+        insecure_registries=list(settings.insecure_registries),
+        registry_mirrors=list(settings.registry_mirrors),
+        http_proxy=settings.http_proxy,
+        https_proxy=settings.https_proxy,
+        no_proxy=settings.no_proxy,
+        address_pools=[address_pool(one) for one in settings.default_address_pools],
+        tcp_hosts=[
+            host.removeprefix("tcp://")
+            for host in settings.socket_hosts
+            if host.startswith("tcp://") and not settings.tlsverify
+        ],
+    )
 
 
 def network_settings(settings: Settings) -> NetworkSettings:

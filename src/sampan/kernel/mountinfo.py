@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 
@@ -9,6 +10,7 @@ class MountEntry(NamedTuple):
     target: str
     shared: bool
     slave: bool
+    fstype: str
 
 
 def mounts() -> list[MountEntry]:
@@ -23,7 +25,7 @@ def targets() -> list[str]:
 
 def containing_mount(path: str) -> MountEntry:
     """The mount that holds ``path``, an absolute path without symbolic links."""
-    best = MountEntry("/", False, False)
+    best = MountEntry("/", False, False, "")
     for entry in mounts():
         prefix = entry.target.rstrip("/")
         if (path == entry.target or path.startswith(prefix + "/")) and len(entry.target) >= len(best.target):
@@ -31,13 +33,20 @@ def containing_mount(path: str) -> MountEntry:
     return best
 
 
+def file_system_type(path: str) -> str:
+    """``ext4``, ``xfs``, …: of the mount that holds ``path``."""
+    return containing_mount(os.path.realpath(path)).fstype
+
+
 def _parse(line: str) -> MountEntry:
     fields = line.split(" ")
-    optional = fields[6 : fields.index("-", 6)]
+    separator = fields.index("-", 6)
+    optional = fields[6:separator]
     return MountEntry(
         target=unescape(fields[4]),
         shared=any(word.startswith("shared:") for word in optional),
         slave=any(word.startswith("master:") for word in optional),
+        fstype=fields[separator + 1],
     )
 
 
