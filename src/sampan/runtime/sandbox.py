@@ -2,7 +2,8 @@
 
 The planner (planner.py) decides; this module only does. Each operation is a list whose first item names a
 function in ``OPERATIONS``; the order is the planner's. Standard library only, single-threaded, run between
-clone3 and execve in a process of about 6 MB.
+clone3 and execve in a process of about 6 MB. Nothing here may import or look up a codec lazily: after
+pivot_root the interpreter's own files are out of reach (UTF-8 is built in, ASCII is not).
 
 A failing operation raises SandboxError with the exit code that the engine reports (126, 127, or 125 for
 everything that is not the command's own fault).
@@ -435,11 +436,7 @@ def domainname(_: Sandbox, name: str) -> None:
 def sysctl(_: Sandbox, key: str, value: str) -> None:
     """Written through /proc/sys, whose own dots (net.ipv4.conf.eth0/1) are slashes in the key."""
     path = key.replace(".", "/") if "/" not in key else key.translate(str.maketrans("./", "/."))
-    fd = os.open(f"/proc/sys/{path}", os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, value.encode())
-    finally:
-        os.close(fd)
+    cgroup.write(f"/proc/sys/{path}", value)
 
 
 def loopback(_: Sandbox) -> None:
@@ -472,14 +469,12 @@ def rlimit(_: Sandbox, kind: int, soft: int, hard: int) -> None:
 
 def oom_score(_: Sandbox, value: int) -> None:
     # utf-8 is built in; any other codec would be imported, from a root that is no longer the host's
-    with open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
-        file.write(str(value))
+    cgroup.write("/proc/self/oom_score_adj", str(value))
 
 
 def apparmor(_: Sandbox, profile: str) -> None:
     """The profile that execve switches to (aa_change_onexec)."""
-    with open("/proc/self/attr/apparmor/exec", "w", encoding="utf-8") as file:
-        file.write(f"exec {profile}")
+    cgroup.write("/proc/self/attr/apparmor/exec", f"exec {profile}")
 
 
 # --- the process itself -----------------------------------------------------------------------------------
