@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import msgspec
 
-from sampan.base.errors import Conflict, InvalidArgument, SampanError, SystemFailure
+from sampan.base.errors import Conflict, InvalidArgument, SystemFailure
 from sampan.model.container import Container, HostConfig
 from sampan.model.oci import Resources
 
 from .create import Creator
 from .ledger import Ledger
 from .locks import KeyedLocks
-from .names import require_valid_name
+from .names import InvalidName, NameTaken, require_valid_name
 from .ports import Cgroups
 from .registry import Entry
 from .views import HostConfigUpdate
@@ -54,9 +54,10 @@ class Reviser:
             try:
                 bare = require_valid_name(wanted)
                 self._creator.require_free(bare)
-            except SampanError as error:
-                error.message = f"Error when allocating new name: {error.message}"
-                raise
+            except NameTaken as error:
+                raise Conflict(f"Error when allocating new name: {error.message}") from error
+            except InvalidName as error:
+                raise InvalidArgument(f"Error when allocating new name: {error.message}") from error
             old = entry.name
             self._ledger.replace_record(entry, msgspec.structs.replace(entry.record, name=bare))
             self._ledger.publish(entry, "rename", {"oldName": f"/{old}"})
