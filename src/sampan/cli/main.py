@@ -159,6 +159,8 @@ def load(entry: str) -> Command:
 def find(words: list[str]) -> tuple[Command, str, list[str]]:
     """The command, the words that called it and its arguments. Raises UsageFailure."""
     first = words[0]
+    if first == "__complete":
+        return load("completion:COMPLETE"), first, ["--", *words[1:]]
     if first in TOP:
         return load(TOP[first]), first, words[1:]
     if first in GROUPS:

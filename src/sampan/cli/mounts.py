@@ -216,7 +216,8 @@ def _check_recursion(mount: Mount, bind: Mount) -> None:
             )
     if bind.get("ReadOnlyForceRecursive") and bind.get("Propagation") != "rprivate":
         raise ValueError(
-            "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in conjunction"
+            "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' "
+            "to be specified in conjunction"
         )
 
 

@@ -65,7 +65,7 @@ def _host_address(text: str) -> str:
 
 
 def parse_publish(spec: str) -> list[tuple[str, str, str]]:
-    """``(container port with protocol, host address, host port or range)`` for each port. Raises ValueError."""
+    """``(container port with protocol, host address, host port or range)`` of each. Raises ValueError."""
     address_text, host_text, container_text = _split(spec)
     port_text, protocol = split_protocol(container_text)
     address = _host_address(address_text)

@@ -161,7 +161,7 @@ def _log_config(values: Values) -> Json:
 
 
 def _capabilities(names: list[str]) -> list[str] | None:
-    """Upper case with the prefix, ``ALL`` alone as it is, each once and in order, as the client sends them."""
+    """Upper case with the prefix, ``ALL`` alone as it is, each once and sorted, as Docker sends them."""
     normal = set()
     for name in names:
         upper = name.strip().upper()

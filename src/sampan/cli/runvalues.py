@@ -1,4 +1,4 @@
-"""What the values of single ``run`` options mean: text in, the API's value out, ValueError with the reason."""
+"""What the values of single ``run`` options mean: text in, the API's value out, else a ValueError."""
 
 from __future__ import annotations
 

@@ -1,0 +1,26 @@
+"""Names of images as people write them."""
+
+from __future__ import annotations
+
+
+def split_tag(name: str) -> tuple[str, str]:
+    """``repository`` and ``tag`` of ``host:5000/name:tag``; no tag gives ""."""
+    if "@" in name:
+        name = name.partition("@")[0]
+    head, mark, tag = name.rpartition(":")
+    if mark and "/" not in tag:
+        return head, tag
+    return name, ""
+
+
+def with_tag(name: str) -> str:
+    """With ``:latest`` when there is neither tag nor digest."""
+    if "@" in name or split_tag(name)[1]:
+        return name
+    return f"{name}:latest"
+
+
+def familiar(name: str) -> str:
+    """Without the registry and the namespace that are understood: ``docker.io/library/busybox``."""
+    name = name.removeprefix("docker.io/").removeprefix("index.docker.io/")
+    return name.removeprefix("library/")
