@@ -11,8 +11,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 from sampan import __version__
-from sampan.base.clock import now_ns
-from sampan.base.ids import new_id
 from sampan.content.blobs import BlobStore
 from sampan.content.images import ImageStore
 from sampan.content.layers import LayerStore
@@ -34,6 +32,7 @@ from sampan.engine.ledger import Ledger
 from sampan.engine.locks import KeyedLocks
 from sampan.engine.logreader import Follow, LogReader
 from sampan.engine.mounts import MountResolver
+from sampan.engine.networks import Networks
 from sampan.engine.recovery import Host, Recovery
 from sampan.engine.registry import Registry
 from sampan.engine.remove import Remover
@@ -53,9 +52,8 @@ from sampan.kernel.cgroup import layout as cgroup_layout
 from sampan.logs.reader import LogReader as LogFiles
 from sampan.logs.watch import LogWatch, LogWatcher
 from sampan.model.container import LogConfig, Ulimit
-from sampan.model.network import Network
 from sampan.net.settings import DEFAULT_BRIDGE, NetworkSettings
-from sampan.net.stack import NetworkStack, default_bridge, plain_network
+from sampan.net.stack import NetworkStack
 from sampan.runtime.cgroups import cgroups_of
 from sampan.runtime.client import RuntimeClient, Spawner
 from sampan.store.containers import ContainerTable
@@ -88,34 +86,6 @@ class FollowedLog:
     async def aclose(self) -> None:
         await self._watch.aclose()
         self._task.cancel()
-
-
-class KnownNetworks:
-    """The default networks, by name and id."""
-
-    def __init__(self, table: NetworkTable, stack: NetworkStack) -> None:
-        self._table = table
-        self._stack = stack
-        self._networks: dict[str, Network] = {}
-
-    def open(self) -> None:
-        stored = {network.name: network for network in self._table.load()}
-        for name in ("bridge", "host", "none"):
-            self._networks[name] = self._ensure(name, stored.get(name))
-
-    def _ensure(self, name: str, before: Network | None) -> Network:
-        network_id, created_ns = (before.id, before.created_ns) if before else (new_id(), now_ns())
-        if name == "bridge":
-            wanted = default_bridge(self._stack.settings, network_id, created_ns)
-        else:
-            wanted = plain_network(name, network_id, created_ns)
-        made = self._stack.ensure(wanted)
-        if made != before:
-            self._table.put(made)
-        return made
-
-    def find(self, ref: str) -> Network | None:
-        return next((n for n in self._networks.values() if ref in (n.name, n.id)), None)
 
 
 class Platform:
@@ -152,9 +122,9 @@ class Platform:
 
     def _build_network(self) -> None:
         self.network = NetworkStack(network_settings(self.settings), warn=log.warning)
-        self.networks = KnownNetworks(NetworkTable(self.db), self.network)
+        self.networks = Networks(NetworkTable(self.db), self.network, self.events)
         self.connections = Connections(
-            self.networks, self.network.containers, self.layout, self.events, self._host_gateways
+            self.networks, self.network.containers, self.layout, self.events, self.networks.host_gateways
         )
 
     def _build_volumes(self) -> None:
@@ -204,9 +174,6 @@ class Platform:
             ),
         )
 
-    def _host_gateways(self) -> list[str]:
-        return self.network.host_gateways(self.networks.find("bridge"))
-
     def _follow(self, path: str, ended: Coroutine[Any, Any, Any]) -> Follow:
         return FollowedLog(self.log_watcher, path, ended)
 
@@ -233,7 +200,7 @@ class Platform:
             archive=missing,
             images=self.images,
             volumes=self.volumes,
-            networks=missing,
+            networks=self.networks,
             system=self._build_system(),
             events=self.events,
             stats=Stats(self.registry, self.cgroup_layout),
@@ -255,7 +222,6 @@ class Platform:
     async def start(self) -> None:
         """Recover what an earlier daemon left. Afterwards requests can be answered."""
         self.recovery.load(self.container_table.load())
-        self.network.open()
         self.networks.open()
         self.volumes.load([entry.record for entry in self.registry])
         await self.recovery.recover()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
 
 from sampan.base.errors import InvalidArgument
+from sampan.engine.system_views import DiskUsage
 
 from .call import Call
+from .container_views import render_status, render_summary
+from .containers import image_names
+from .image_views import render_image_summary
 from .replies import Reply, json_reply
 from .routing import Route
+from .volumes import render_volume
 
 _PING_HEADERS = {
     "Builder-Version": "1",
@@ -76,7 +82,49 @@ def df_types(call: Call) -> tuple[str, ...]:
     return tuple(asked)
 
 
+async def df(call: Call) -> Reply:
+    types = df_types(call)
+    usage = await call.engine.system.df(types)
+    return json_reply(await render_df(call, usage))
+
+
+async def render_df(call: Call, usage: DiskUsage) -> dict[str, Any]:
+    """Kinds that were not asked for are null."""
+    containers = None
+    if usage.containers is not None:
+        images = await image_names(call, usage.containers)
+        now_ns = time.time_ns()
+        containers = [
+            render_summary(
+                view,
+                call.version,
+                images.get(view.record.id) or view.record.image_ref,
+                render_status(view.state, now_ns),
+            )
+            for view in usage.containers
+        ]
+    volumes = None
+    if usage.volumes is not None:
+        volumes = [
+            {
+                **render_volume(one.volume),
+                "UsageData": {"RefCount": one.ref_count, "Size": one.size_bytes},
+            }
+            for one in usage.volumes
+        ]
+    return {
+        "LayersSize": usage.layers_size,
+        "Images": None
+        if usage.images is None
+        else [render_image_summary(image, max(call.version, 51)) for image in usage.images],
+        "Containers": containers,
+        "Volumes": volumes,
+        "BuildCache": usage.build_cache,
+    }
+
+
 ROUTES = (
+    Route("GET", "/system/df", df),
     Route("GET", "/_ping", ping),
     Route("HEAD", "/_ping", ping_head),
     Route("GET", "/version", version),
