@@ -295,6 +295,10 @@ class Engine:
     async def reopen(self) -> Engine:
         """The daemon dies (nothing is said to anybody) and another one starts over what it left."""
         await self.close()
+        return await self.reopen_closed()
+
+    async def reopen_closed(self) -> Engine:
+        """Another daemon, some time after the first one went."""
         engine = Engine(self.root, self.world, FakeNetworks(), self.clock)
         await engine.recover()
         return engine
