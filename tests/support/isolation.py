@@ -26,9 +26,10 @@ def enter() -> None:
     # /sys shows the links of the namespace it was mounted in
     for command in (
         "ip link set lo up",
-        "ip link add uplink type dummy",
+        "ip link add uplink type veth peer name uplink-peer",
         f"ip address add {UPLINK_ADDRESS}/24 dev uplink",
         "ip link set uplink up",
+        "ip link set uplink-peer up",
         f"ip route add default via {UPLINK_ADDRESS}",
     ):
         subprocess.run(command.split(), check=True)
