@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 
 import msgspec
 
-from sampan.base.errors import InvalidArgument, SystemFailure
+from sampan.base.errors import InvalidArgument, NotImplementedYet, SystemFailure
 from sampan.formats.bind import (
     InvalidMount,
     bind_conflict,
@@ -159,6 +159,8 @@ class MountResolver:
     async def _with_image(self, point: MountPoint) -> MountPoint:
         if point.name:  # taken over from another container, so decided already
             return point
+        if point.spec and point.spec.image_options and point.spec.image_options.subpath:
+            raise NotImplementedYet("image mounts with a subpath are not supported: mount the whole image")
         image = await self._images.resolve(point.source)
         return msgspec.structs.replace(point, name=point.source, source=image.id)
 

@@ -144,6 +144,8 @@ def _own_mounts(record: Container, *, recursive_read_only: bool) -> list[OCIMoun
         if point.type == "tmpfs":
             if point.destination not in tmpfs:
                 mounts.append(_tmpfs_point(point))
+        elif point.type == "image":
+            mounts.append(_image_point(point))
         else:
             mounts.append(_bind_point(point, recursive_read_only))
     return mounts
@@ -165,6 +167,19 @@ def _bind_point(point: MountPoint, recursive_read_only: bool) -> OCIMount:
         options.append("rro" if deep else "ro")
     options.append(point.propagation or "rprivate")
     return OCIMount(destination=point.destination, type="bind", source=point.source, options=options)
+
+
+def _image_point(point: MountPoint) -> OCIMount:
+    """``source`` is layer directories, topmost first; one alone needs no overlay, which would refuse it."""
+    if ":" not in point.source:
+        options = ["rbind", "ro", "rprivate"]
+        return OCIMount(destination=point.destination, type="bind", source=point.source, options=options)
+    return OCIMount(
+        destination=point.destination,
+        type="overlay",
+        source="overlay",
+        options=["ro", "rprivate", f"lowerdir={point.source}"],
+    )
 
 
 def _tmpfs_point(point: MountPoint) -> OCIMount:
