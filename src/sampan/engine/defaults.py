@@ -37,6 +37,8 @@ def complete_host(
     return msgspec.structs.replace(
         host,
         memory_swap=host.memory * 2 if host.memory > 0 and host.memory_swap == 0 else host.memory_swap,
+        # the docker client says -1 for "not set"
+        memory_swappiness=None if host.memory_swappiness == -1 else host.memory_swappiness,
         shm_size=host.shm_size or defaults.shm_size,
         cgroupns_mode=host.cgroupns_mode or _cgroupns(host, defaults),
         oom_kill_disable=bool(host.oom_kill_disable),

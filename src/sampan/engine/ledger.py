@@ -146,15 +146,16 @@ class Ledger:
         return future
 
     def notify_stopped(self, entry: Entry) -> None:
-        self._notify(entry, ("not-running", "next-exit"))
+        self._notify(entry, ("not-running", "next-exit"), _result(entry))
 
-    def notify_removed(self, entry: Entry) -> None:
-        self._notify(entry, CONDITIONS)
+    def notify_removed(self, entry: Entry, error: str = "") -> None:
+        """``error``: why the removal failed. That of an earlier start is not the removal's."""
+        self._notify(entry, CONDITIONS, WaitResult(exit_code=entry.life.exit.exit_code, error=error))
 
-    def _notify(self, entry: Entry, conditions: tuple[Condition, ...]) -> None:
+    def _notify(self, entry: Entry, conditions: tuple[Condition, ...], result: WaitResult) -> None:
         for condition, future in tuple(self._waiters.get(entry.id, ())):
             if condition in conditions and not future.done():
-                future.set_result(_result(entry))
+                future.set_result(result)
 
 
 def _result(entry: Entry) -> WaitResult:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from sampan.base.clock import format_ns
+from sampan.engine.spec import MASKED_PATHS, READONLY_PATHS
 from sampan.engine.views import ContainerView, EndpointView, ExecView, StateView
 from sampan.model.container import (
     Container,
@@ -107,13 +108,13 @@ def render_host(host: HostConfig) -> dict[str, Any]:
         result["PortBindings"] = {}
     if result["LogConfig"]["Config"] is None:
         result["LogConfig"]["Config"] = {}
-    result["Links"] = fields_links(host)
+    if not host.privileged:
+        if result["MaskedPaths"] is None:
+            result["MaskedPaths"] = MASKED_PATHS
+        if result["ReadonlyPaths"] is None:
+            result["ReadonlyPaths"] = READONLY_PATHS
+    result["Links"] = host.links or None
     return result
-
-
-def fields_links(host: HostConfig) -> list[str] | None:
-    """Docker shows the resolved links only; there are none outside of the default bridge."""
-    return host.links or None
 
 
 def render_health(health: HealthState) -> dict[str, Any]:
