@@ -47,6 +47,8 @@ def start_error(failure: StartFailed) -> StartRejected | StartBroken:
         "failed to create task for container: failed to create shim task: OCI runtime create failed: "
         f"unable to start container process: error during container init: {failure.message}: unknown"
     )
+    if failure.message.endswith("is a directory"):
+        text += ": permission denied"  # what Docker adds, because clients look for it
     if failure.exit_code in (EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND):
         return StartRejected(text, failure.exit_code)
     return StartBroken(text)
