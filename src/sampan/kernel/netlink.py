@@ -55,6 +55,8 @@ IFLA_LINKINFO = 18
 IFLA_NET_NS_PID = 19
 IFLA_AF_SPEC = 26
 IFLA_NET_NS_FD = 28
+IFLA_NUM_TX_QUEUES = 31
+IFLA_NUM_RX_QUEUES = 32
 IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
 IFLA_INFO_SLAVE_KIND = 4
@@ -171,8 +173,9 @@ class NetlinkSocket:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def execute(self, requests: list[Request], acknowledged: int = -1) -> None:
-        """Send all in one go; ``acknowledged`` is the index of the one whose acknowledgement is waited for.
+    def execute(self, requests: list[Request], acknowledged: int = -1, tolerated: int = 0) -> None:
+        """Send all in one go; ``acknowledged`` is the index of the one whose acknowledgement is waited for,
+        and errors of number ``tolerated`` are passed over.
 
         The first error is raised as OSError with what was being done; later requests have still been
         tried by the kernel (in a transaction of nf_tables nothing of it is done then).
@@ -195,7 +198,9 @@ class NetlinkSocket:
         for kind, sequence, message in MessageReader(self._socket, MSG_DONTWAIT):
             if kind != NLMSG_ERROR or not first <= sequence <= last:
                 continue
-            failure = failure or error_of(message, requests[sequence - first][0])
+            refusal = error_of(message, requests[sequence - first][0])
+            if refusal is not None and refusal.errno != tolerated:
+                failure = failure or refusal
             acknowledgement = acknowledgement or sequence == awaited
         if failure is None and not acknowledgement:
             failure = OSError(errno.EIO, f"{requests[0][0]}: the kernel did not acknowledge it")
@@ -276,44 +281,41 @@ def create_veth(
     peer_ns_fd: int = -1,
     route: NetlinkSocket | None = None,
 ) -> None:
-    """Make a veth pair in one message: the host end up and in its bridge, the other end, still down, as
-    ``peer_name`` in the network namespace of ``peer_pid`` (or ``peer_ns_fd``). Raises OSError.
+    """Make a veth pair: the host end up and in its bridge, the other end, still down, as ``peer_name`` in
+    the network namespace of ``peer_pid`` (or ``peer_ns_fd``). Raises OSError.
 
     ``route`` is a socket of the host's namespace to use again; by default one is made. The link becomes
-    running, and MAC addresses are first announced, when :func:`configure_inside` sets the other end up.
+    running when :func:`configure_inside` sets the other end up.
     """
-    mtu_part = attribute_u32(IFLA_MTU, mtu) if mtu else b""
+    # The kernel's default is a queue for each possible CPU, each with its directories in sysfs; without
+    # XDP none but the first is used.
+    common = attribute_u32(IFLA_NUM_TX_QUEUES, 1) + attribute_u32(IFLA_NUM_RX_QUEUES, 1)
+    if mtu:
+        common += attribute_u32(IFLA_MTU, mtu)
     if peer_ns_fd >= 0:
         namespace = attribute_u32(IFLA_NET_NS_FD, peer_ns_fd)
     elif peer_pid:
         namespace = attribute_u32(IFLA_NET_NS_PID, peer_pid)
     else:
         raise ValueError("a veth pair needs the other end's namespace")
-    peer = link_body(
-        attribute_text(IFLA_IFNAME, peer_name),
-        mtu_part,
-        attribute(IFLA_ADDRESS, bytes.fromhex(peer_mac.replace(":", ""))) if peer_mac else b"",
-        namespace,
-    )
-    body = link_body(
-        attribute_text(IFLA_IFNAME, host_name),
-        mtu_part,
-        attribute_u32(IFLA_MASTER, master_index) if master_index else b"",
-        nested(
-            IFLA_LINKINFO,
-            attribute(IFLA_INFO_KIND, b"veth"),
-            nested(IFLA_INFO_DATA, nested(VETH_INFO_PEER, peer)),
-        ),
-        flags=IFF_UP,
-    )
+    mac = attribute(IFLA_ADDRESS, bytes.fromhex(peer_mac.replace(":", ""))) if peer_mac else b""
+    peer = link_body(attribute_text(IFLA_IFNAME, peer_name), common, mac, namespace)
+    named = attribute_text(IFLA_IFNAME, host_name)
+    master = attribute_u32(IFLA_MASTER, master_index) if master_index else b""
+    kind = attribute(IFLA_INFO_KIND, b"veth")
+    info = nested(IFLA_LINKINFO, kind, nested(IFLA_INFO_DATA, nested(VETH_INFO_PEER, peer)))
+    body = link_body(named, common, master, info)
     requests = [(f"create veth pair {host_name}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)]
-    if master_index and os.access(_BRIDGE_NETFILTER, os.F_OK):
-        requests.append(hairpin_request(host_name))
+    if master_index:
+        requests.append(no_link_local_request(host_name))
+        if os.access(_BRIDGE_NETFILTER, os.F_OK):
+            requests.append(hairpin_request(host_name))
+    requests.append((f"set {host_name} up", RTM_NEWLINK, 0, link_body(named, flags=IFF_UP)))
     if route is not None:
-        route.execute(requests)
+        route.execute(requests, tolerated=errno.EAFNOSUPPORT)
         return
     with NetlinkSocket() as own:
-        own.execute(requests)
+        own.execute(requests, tolerated=errno.EAFNOSUPPORT)
 
 
 def hairpin_request(name: str) -> Request:
@@ -344,7 +346,7 @@ def configure_inside(
     requests = [loopback_request()]
     has_ipv6 = any(":" in address for address in addresses)
     if not has_ipv6:
-        requests.append(no_link_local_request(name, index))
+        requests.append(no_link_local_request(name))
     up = link_body(index=index, flags=IFF_UP)
     requests.append((f"set {name} up", RTM_NEWLINK, 0, up))
     requests.extend(address_request(name, index, address) for address in addresses)
@@ -354,10 +356,10 @@ def configure_inside(
         if gateway
     )
     if route is not None:
-        route.execute(requests)
+        route.execute(requests, tolerated=errno.EAFNOSUPPORT)
         return
     with NetlinkSocket() as own:
-        own.execute(requests)
+        own.execute(requests, tolerated=errno.EAFNOSUPPORT)
 
 
 def set_loopback_up() -> None:
@@ -370,11 +372,13 @@ def loopback_request() -> Request:
     return ("set lo up", RTM_NEWLINK, 0, link_body(index=1, flags=IFF_UP))  # LOOPBACK_IFINDEX
 
 
-def no_link_local_request(name: str, index: int) -> Request:
-    """Must come before the interface is up: an address made by then would stay."""
+def no_link_local_request(name: str) -> Request:
+    """No IPv6 address of its own making for an interface (and no announcements of it). Must come before
+    the interface is up. Answered with EAFNOSUPPORT where there is no IPv6, or too small an MTU for it."""
     mode = attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))
     spec = nested(IFLA_AF_SPEC, nested(socket.AF_INET6, mode))
-    return (f"keep {name} without IPv6", RTM_NEWLINK, 0, link_body(spec, index=index))
+    body = link_body(attribute_text(IFLA_IFNAME, name), spec)
+    return (f"keep {name} without link-local address", RTM_NEWLINK, 0, body)
 
 
 def address_request(name: str, index: int, address: str) -> Request:
