@@ -87,6 +87,8 @@ class Launcher:
             joined = self._joined(record)
             linked = resolve_links(record, self._registry)
             connected = self._connections.connect(record, taken)
+            self._connections.publish(record, connected.endpoints, "connect")
+            taken.callback(self._connections.publish, record, connected.endpoints, "disconnect")
             crash_point("container.start.connected")
             self._connections.files.write(record, connected.endpoints, link_hosts(linked))
             mounts = await self._mounts.prepare(record)
@@ -107,7 +109,6 @@ class Launcher:
             undo.pop_all()
         crash_point("container.start.launched")
         self._mounts.launched(record.id)
-        self._connections.publish(record, connected.endpoints, "connect")
         cgroup_path = request.spec.linux.cgroups_path
         return process, RunRecord(
             cgroup_path=cgroup_path, endpoints=connected.endpoints, ports=connected.ports
