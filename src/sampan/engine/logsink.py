@@ -8,10 +8,11 @@ import msgspec
 
 from sampan.base.errors import InvalidArgument
 from sampan.base.ids import short_id
+from sampan.formats.size import parse_decimal
 from sampan.model.container import Container
 from sampan.model.launch import LogSink
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+UNLIMITED = -1
 _OPTION_WORDS = "max-file max-size compress labels labels-regex env env-regex tag mode max-buffer-size"
 _OPTIONS = frozenset(_OPTION_WORDS.split())
 FILE_DRIVERS = ("json-file", "local", "")
@@ -25,18 +26,19 @@ def log_sink(record: Container, path: str) -> LogSink | None:
     if config.type not in FILE_DRIVERS:
         raise InvalidArgument(f"logger: no log driver named '{config.type}' is registered")
     options = config.config or {}
-    if not options:
-        return LogSink(path=path, max_size_bytes=-1, max_files=1)
     for name in options:
         if name not in _OPTIONS:
             raise InvalidArgument(f"unknown log opt '{name}' for {config.type or 'json-file'} log driver")
-    size = parse_size(options["max-size"]) if "max-size" in options else -1
-    files = int(options.get("max-file", "1"))
-    if files < 1:
-        raise InvalidArgument("max-file cannot be less than 1")
     compress = options.get("compress", "false").lower() in ("1", "t", "true")
-    if size == -1 and files > 1:
-        raise InvalidArgument("max-file cannot be specified if max-size is not set")
+    if "max-size" not in options:
+        if "max-file" in options:
+            raise InvalidArgument("max-file cannot be specified if max-size is not set")
+        # bounded unless told otherwise: the sink's own defaults
+        return LogSink(path=path, compress=compress, attributes=attributes(record, options))
+    size = _max_size(options["max-size"])
+    files = _max_files(options.get("max-file", "1"))
+    if compress and (files == 1 or size == UNLIMITED):
+        raise InvalidArgument("compress cannot be true when max-file is less than 2 or max-size is not set")
     return LogSink(
         path=path,
         max_size_bytes=size,
@@ -81,9 +83,24 @@ def _render_tag(template: str, record: Container) -> str:
     return re.sub(r"\{\{\s*\.(\w+)\s*\}\}", lambda match: fields.get(match[1], match[0]), template)
 
 
-def parse_size(text: str) -> int:
-    """``10m``, ``1.5g``, ``100``: bytes, in powers of 1024. Raises InvalidArgument."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise InvalidArgument(f"invalid size: '{text}'")
-    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+def _max_size(text: str) -> int:
+    """``10m`` in powers of 1000, as Docker reads it here; -1 for no bound."""
+    if text == "-1":
+        return UNLIMITED
+    try:
+        size = parse_decimal(text)
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from None
+    if size <= 0:
+        raise InvalidArgument("max-size must be a positive number")
+    return size
+
+
+def _max_files(text: str) -> int:
+    try:
+        files = int(text)
+    except ValueError:
+        raise InvalidArgument(f'strconv.Atoi: parsing "{text}": invalid syntax') from None
+    if files < 1:
+        raise InvalidArgument("max-file cannot be less than 1")
+    return files
