@@ -161,6 +161,26 @@ def test_udp_and_ranges(host: Host, outside: Box) -> None:
     assert ask("127.0.0.1", 5001, socket.SOCK_DGRAM) == "172.30.0.1"
 
 
+def test_a_persistent_sender_finds_the_new_container(host: Host, outside: Box) -> None:
+    host.start()
+
+    def converse(client: socket.socket) -> str:
+        client.sendto(b"?", (HOST4, 5000))
+        return client.recv(100).decode()
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(3)
+        for name in ("old", "new"):
+            dns = host.run(name, {"53/udp": "5000"})
+            dns.box.serve(dns.ip, 53, socket.SOCK_DGRAM)
+            assert ask(dns.ip, 53, socket.SOCK_DGRAM)  # its port in the bridge is up
+            assert converse(client) == HOST4
+            host.stack.containers.disconnect(name)
+            dns.box.close()
+            host.boxes.remove(dns.box)
+            client.sendto(b"?", (HOST4, 5000))  # keeps the flow alive while nobody has the port
+
+
 def test_published_port_over_ipv6(host: Host, outside: Box) -> None:
     host.start(ipv6=True, bip6="fd30::1/64")
     web, other = host.run("web", {"80/tcp": "8080"}), host.run("other")

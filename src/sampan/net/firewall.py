@@ -23,10 +23,12 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from struct import Struct
 
+from sampan.kernel.conntrack import forget_flows
 from sampan.kernel.links import has_bridge_netfilter6
 from sampan.kernel.nftables import Element, NftSocket, run_ruleset
 
@@ -175,6 +177,15 @@ def element_of(published: PublishedPort) -> Element:
     return name, key, data
 
 
+def forget_datagrams(published: Iterable[PublishedPort]) -> None:
+    """Senders that went on while their port changed hands start anew. A kernel that cannot say which they
+    are (without ctnetlink, or before 5.8) lets them time out after half a minute."""
+    ports = {entry.host_port for entry in published if entry.protocol == "udp"}
+    if ports:
+        with suppress(OSError):
+            forget_flows(_PROTOCOLS["udp"], ports)
+
+
 class Firewall:
     """Keeps the table as it should be, and puts it back when somebody flushed it."""
 
@@ -233,6 +244,7 @@ class Firewall:
             raise PublishFailed(f"cannot publish ports: {error.strerror}") from error
         for name, key, data in elements:
             self._elements[name, key] = data
+        forget_datagrams(published)
 
     def _add(self, elements: list[Element]) -> None:
         nft = self._require_socket()
@@ -245,7 +257,7 @@ class Firewall:
             self.rebuild()
             self._require_socket().add_elements(self.table, elements)
 
-    def withdraw(self, published: Iterable[PublishedPort]) -> None:
+    def withdraw(self, published: Sequence[PublishedPort]) -> None:
         """Idempotent. Raises PublishFailed when the kernel refuses even to rebuild the table."""
         elements = [element_of(entry) for entry in published]
         gone = [element for element in elements if self._elements.pop(element[:2], None) is not None]
@@ -257,6 +269,7 @@ class Firewall:
             if error.errno != errno.ENOENT:
                 raise PublishFailed(f"cannot withdraw ports: {error.strerror}") from error
             self.rebuild()
+        forget_datagrams(published)
 
     def rebuild(self) -> None:
         """Replace the table by what is known here, in one transaction for the rules and one for the ports."""
