@@ -52,11 +52,14 @@ class BridgeRules:
     subnets: tuple[str, ...] = ()
 
 
+NO_BRIDGE_TABLE = """
+add table bridge {table}
+delete table bridge {table}
+"""
+
 RULES = """
 add table inet {table}
 delete table inet {table}
-add table bridge {table}
-delete table bridge {table}
 table inet {table} {{
     comment "Containers of Sampan: changes here are undone"
     set bridges {{ type ifname; {bridges} }}
@@ -133,8 +136,6 @@ By name and without a set: most kernels cannot match the bridge itself there."""
 REMOVAL = """
 add table inet {table}
 delete table inet {table}
-add table bridge {table}
-delete table bridge {table}
 """
 
 
@@ -156,7 +157,13 @@ def render_rules(table: str, bridges: Iterable[BridgeRules], *, loopback6: bool 
         subnets4=_elements(subnet for subnet in subnets if ":" not in subnet),
         subnets6=_elements(subnet for subnet in subnets if ":" in subnet),
     )
-    return text if all(bridge.talking for bridge in known) else text + QUIET.format(table=table)
+    return text
+
+
+def render_quiet(table: str, bridges: Iterable[BridgeRules]) -> str:
+    """The table of the bridge family, or its removal where no bridge needs it."""
+    text = NO_BRIDGE_TABLE.format(table=table)
+    return text if all(bridge.talking for bridge in bridges) else text + QUIET.format(table=table)
 
 
 def _elements(names: Iterable[str]) -> str:
@@ -278,12 +285,22 @@ class Firewall:
         try:
             loopback6 = not has_bridge_netfilter6()
             run_ruleset(render_rules(self.table, self._bridges.values(), loopback6=loopback6))
+            self._load_bridge_table()
             elements = [(name, key, data) for (name, key), data in self._elements.items()]
             self._socket.add_elements(self.table, elements)
         except OSError as error:
             self._give_up(error)
             return
         self._settled = True
+
+    def _load_bridge_table(self) -> None:
+        bridges = self._bridges.values()
+        try:
+            run_ruleset(render_quiet(self.table, bridges))
+        except OSError:
+            # Kernels are built without the bridge family too; only --icc=false needs it.
+            if not all(bridge.talking for bridge in bridges):
+                raise
 
     def foreign_drops(self) -> list[str]:
         """Base chains of others (``table chain``) that drop forwarded packets by default: containers can
@@ -297,6 +314,8 @@ class Firewall:
         """Delete the table. Idempotent. Raises OSError."""
         if self._socket is not None and not self.unavailable:
             run_ruleset(REMOVAL.format(table=self.table))
+            self._bridges.clear()
+            self._load_bridge_table()
         self._settled = False
 
     def close(self) -> None:
