@@ -147,7 +147,7 @@ def render_rules(table: str, bridges: Iterable[BridgeRules], *, loopback6: bool 
     """
     known = list(bridges)
     subnets = [subnet for bridge in known for subnet in bridge.subnets]
-    text = RULES.format(
+    return RULES.format(
         table=table,
         bridges=_elements(f'"{bridge.name}"' for bridge in known),
         masqueraded=_elements(f'"{bridge.name}"' for bridge in known if bridge.masquerade),
@@ -157,7 +157,6 @@ def render_rules(table: str, bridges: Iterable[BridgeRules], *, loopback6: bool 
         subnets4=_elements(subnet for subnet in subnets if ":" not in subnet),
         subnets6=_elements(subnet for subnet in subnets if ":" in subnet),
     )
-    return text
 
 
 def render_quiet(table: str, bridges: Iterable[BridgeRules]) -> str:
