@@ -14,6 +14,7 @@ from .containers import console_size
 from .hijack import Hijacked, hijack, pump
 from .replies import Reply, json_reply
 from .routing import Route
+from .services import AttachSession
 from .streams import stream_type
 
 STDOUT_FRAME = b"\x01\0\0\0"
@@ -58,7 +59,29 @@ async def start(call: Call) -> web.StreamResponse:
     except ConnectionError:
         await session.close()
         raise
-    return await pump(client, session)
+    return await pump(client, as_asked(session, tty=options.tty))
+
+
+class Framed:
+    """A terminal's output for a client that expects frames: it made the exec with a terminal and started
+    it without (docker-py's default)."""
+
+    tty = False
+
+    def __init__(self, session: AttachSession) -> None:
+        self._session = session
+        self.write = session.write
+        self.write_eof = session.write_eof
+        self.close = session.close
+
+    async def read(self, limit: int = 65536) -> bytes:
+        data = await self._session.read(limit)
+        return STDOUT_FRAME + len(data).to_bytes(4, "big") + data if data else b""
+
+
+def as_asked(session: AttachSession, *, tty: bool) -> AttachSession:
+    """Docker frames the output as the start asked, whatever the exec was made with."""
+    return Framed(session) if session.tty and not tty else session
 
 
 async def _report_in_stream(call: Call, message: str, tty: bool, content_type: str) -> Hijacked:
