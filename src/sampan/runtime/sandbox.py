@@ -71,6 +71,7 @@ class Sandbox:
         self.user: dict[str, Any] = {}
         self.null_fd = -1
         self.slave_fd = -1
+        self.fifo_fd = -1
 
     def run(self, operations: list[Operation]) -> None:
         """Do them all. Returns only if none of them is an exec. Raises SandboxError."""
@@ -542,8 +543,64 @@ def working_directory(sandbox: Sandbox, path: str) -> None:
         return
 
 
-def execute(sandbox: Sandbox, arguments: list[str], environment: list[str], cwd: str, umask: int) -> None:
-    """Replace this process. Raises SandboxError 127 when the command is not there, 126 when it cannot run."""
+def ask(sandbox: Sandbox, what: str) -> None:
+    """Let the caller do something at this point, and wait until it has."""
+    sandbox.sync.send(what.encode())
+    await_monitor(sandbox, what)
+
+
+def hooks(_: Sandbox, entries: list[list[Any]], state: str) -> None:
+    """The hooks that run inside the container's namespaces."""
+    from sampan.runtime import hooks as runner  # loaded before the clone by those who have hooks
+
+    try:
+        runner.run(entries, state)
+    except runner.HookFailed as error:
+        raise SandboxError(str(error), 1) from error
+
+
+def open_fifo(sandbox: Sandbox, path: str) -> None:
+    """While the host's files can still be seen."""
+    sandbox.fifo_fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+
+
+def await_start(sandbox: Sandbox) -> None:
+    """Between create and start: opening a FIFO for writing waits for somebody who reads."""
+    sandbox.sync.send(b"ready")
+    sandbox.sync.shutdown(socket.SHUT_RDWR)
+    fd = os.open(f"/proc/self/fd/{sandbox.fifo_fd}", os.O_WRONLY | os.O_CLOEXEC)
+    os.write(fd, b"0")
+    os.close(fd)
+    os.close(sandbox.fifo_fd)
+
+
+def find_command(_: Sandbox, arguments: list[str], environment: list[str], cwd: str) -> None:
+    """Say at create time what execve would say at start. Raises SandboxError 126 or 127."""
+    command = arguments[0]
+    path = next((entry[5:] for entry in environment if entry.startswith("PATH=")), "")
+    found = [candidate for candidate in _candidates(command, path) if os.path.isfile(candidate)]
+    if any(os.access(candidate, os.X_OK) for candidate in found):
+        return
+    if found:
+        raise SandboxError(f'exec: "{command}": permission denied', 126)
+    if "/" in command and not command.startswith("/"):
+        return  # relative to the working directory, which is entered later
+    raise SandboxError(f'exec: "{command}": executable file not found in $PATH', 127)
+
+
+def execute(
+    sandbox: Sandbox,
+    arguments: list[str],
+    environment: list[str],
+    cwd: str,
+    umask: int,
+    guarded: bool = True,
+    first_closed: int = 3,
+) -> None:
+    """Replace this process. Raises SandboxError 127 when the command is not there, 126 when it cannot run.
+
+    ``guarded``: it dies with its parent, the monitor.
+    """
     if sandbox.slave_fd >= 0:
         for number in (0, 1, 2):
             os.dup2(sandbox.slave_fd, number)
@@ -560,8 +617,9 @@ def execute(sandbox: Sandbox, arguments: list[str], environment: list[str], cwd:
         raise SandboxError(f'chdir to cwd ("{cwd}") set in config.json failed: {reason}', 126) from error
     if not any(entry.startswith("HOME=") for entry in environment):
         environment = [*environment, f"HOME={sandbox.user['home']}"]
-    proc.set_parent_death_signal(signal.SIGKILL)
-    proc.close_on_exec_from(3)
+    if guarded:
+        proc.set_parent_death_signal(signal.SIGKILL)
+    proc.close_on_exec_from(first_closed)
     pairs = dict(entry.partition("=")[::2] for entry in environment if "=" in entry)
     _exec_first(arguments, pairs, [entry for entry in environment if "=" in entry])
 
@@ -641,6 +699,11 @@ OPERATIONS: dict[str, Callable[..., None]] = {
     "user": user,
     "credentials": credentials,
     "working-directory": working_directory,
+    "ask": ask,
+    "hooks": hooks,
+    "open-fifo": open_fifo,
+    "await-start": await_start,
+    "find-command": find_command,
     "execute": execute,
 }
 
@@ -665,5 +728,8 @@ def become(sync_fd: int, stdio: tuple[int, ...], operations: memoryview) -> None
         failure = (f"{type(error).__name__}: {error}", 125)
     try:
         sync.send(b"E" + marshal.dumps(failure))
+    except OSError:
+        # created earlier, started now: nobody waits for the message but who reads standard error
+        os.write(2, f"{failure[0]}\n".encode())
     finally:
         os._exit(failure[1])

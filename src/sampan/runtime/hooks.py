@@ -1,0 +1,45 @@
+"""OCI hooks (runtime-spec config.md, "POSIX-platform Hooks"): programs with the state on their stdin.
+
+Loaded before a container's process is cloned, since the last hooks run inside it. Standard library only.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from typing import Any
+
+Hook = list[Any]
+"""[path, args, env, timeout_s (0: none)]."""
+
+
+class HookFailed(Exception):
+    """A hook that decides over the container did not succeed."""
+
+
+def run(hooks: list[Hook], state: str) -> None:
+    """In order, each waited for. Raises HookFailed at the first that fails or takes too long."""
+    for path, args, env, timeout_s in hooks:
+        _run_one(path, args, env, timeout_s, state)
+
+
+def _run_one(path: str, args: list[str], env: list[str], timeout_s: float, state: str) -> None:
+    environment = dict(entry.partition("=")[::2] for entry in env)
+    try:
+        process = subprocess.Popen(
+            args or [path],
+            executable=path,
+            env=environment,
+            stdin=subprocess.PIPE,
+            restore_signals=True,
+        )
+    except OSError as error:
+        raise HookFailed(f"error executing hook {path}: {error.strerror}") from error
+    try:
+        process.communicate(state.encode(), timeout=timeout_s or None)
+    except subprocess.TimeoutExpired as error:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        raise HookFailed(f"hook {path} took longer than {timeout_s:g} seconds") from error
+    if process.returncode:
+        raise HookFailed(f"hook {path} failed with exit status {process.returncode}")
