@@ -122,7 +122,7 @@ class Platform:
 
     def _build_network(self) -> None:
         self.network = NetworkStack(network_settings(self.settings), warn=log.warning)
-        self.networks = Networks(NetworkTable(self.db), self.network, self.events)
+        self.networks = Networks(NetworkTable(self.db), self.network, self.events, self._container_name)
         self.connections = Connections(
             self.networks, self.network.containers, self.layout, self.events, self.networks.host_gateways
         )
@@ -173,6 +173,10 @@ class Platform:
                 mounts=self.mounts,
             ),
         )
+
+    def _container_name(self, container_id: str) -> str:
+        entry = self.registry.find_id(container_id)
+        return entry.name if entry is not None else ""
 
     def _follow(self, path: str, ended: Coroutine[Any, Any, Any]) -> Follow:
         return FollowedLog(self.log_watcher, path, ended)

@@ -73,8 +73,16 @@ class NetworkRequest(msgspec.Struct, frozen=True, kw_only=True):
 class Networks:
     """Networks by id in memory, written through to the store. Lookups take no lock and do no I/O."""
 
-    def __init__(self, table: NetworkTable, stack: NetworkStack, events: Events) -> None:
+    def __init__(
+        self,
+        table: NetworkTable,
+        stack: NetworkStack,
+        events: Events,
+        container_name: Callable[[str], str] = lambda container_id: "",
+    ) -> None:
+        """``container_name`` is the present name of a container by id."""
         self._table = table
+        self._container_name = container_name
         self._stack = stack
         self._events = events
         self._networks: dict[str, Network] = {}
@@ -155,8 +163,14 @@ class Networks:
         members = self._stack.containers.connections(network.id)
         return NetworkView(
             network=network,
-            containers={container_id: _member(connection) for container_id, connection in members.items()},
+            containers={
+                container_id: _member(connection, self._name_of(container_id, connection))
+                for container_id, connection in members.items()
+            },
         )
+
+    def _name_of(self, container_id: str, connection: Connection) -> str:
+        return self._container_name(container_id) or connection.container_name
 
     async def create(self, request: NetworkRequest) -> tuple[str, str]:
         """A network of the caller's; answers id and warning. Raises Conflict, Forbidden, InvalidArgument,
@@ -198,8 +212,8 @@ class Networks:
         members = self._stack.containers.connections(network.id)
         if members:
             shown = ", ".join(
-                f'name:"{entry.container_name}" id:"{entry.endpoint.endpoint_id[:12]}"'
-                for entry in members.values()
+                f'name:"{self._name_of(container_id, entry)}" id:"{entry.endpoint.endpoint_id[:12]}"'
+                for container_id, entry in members.items()
             )
             raise Forbidden(
                 f"error while removing network: network {network.name} has active endpoints ({shown})"
@@ -253,10 +267,10 @@ class Networks:
         self._events.publish("network", action, network.id, attributes)
 
 
-def _member(connection: Connection) -> NetworkMember:
+def _member(connection: Connection, name: str) -> NetworkMember:
     endpoint = connection.endpoint
     return NetworkMember(
-        name=connection.container_name,
+        name=name,
         endpoint_id=endpoint.endpoint_id,
         mac_address=endpoint.mac_address,
         ipv4_address=f"{endpoint.ip_address}/{endpoint.ip_prefix_len}" if endpoint.ip_address else "",
