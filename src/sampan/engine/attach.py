@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
 
 from .detach import DetachFilter
 from .ports import ByteStream
+
+
+class Converter(Protocol):
+    def feed(self, data: bytes) -> bytes:
+        """b"" while there is nothing to tell yet."""
 
 
 class AttachSession:
@@ -37,6 +43,9 @@ class AttachSession:
         self._eof_sent = False
         self.on_detach: Callable[[], None] = _nothing
         self.on_close: Callable[[AttachSession], None] = _ignore
+        self.before_end: Callable[[], Awaitable[None]] = _at_once
+        """Awaited between the last output and telling that it was the last."""
+        self.convert: Converter | None = None
         if not stream:
             self.abandon()
 
@@ -70,7 +79,16 @@ class AttachSession:
         await self._settled.wait()
         if self._live is None or self._ended:
             return b""
-        self._reading = asyncio.ensure_future(self._live.read(limit))
+        while True:
+            data = await self._read_live(self._live, limit)
+            if not data:
+                await self.before_end()
+                return b""
+            if self.convert is None or (data := self.convert.feed(data)):
+                return data
+
+    async def _read_live(self, live: ByteStream, limit: int) -> bytes:
+        self._reading = asyncio.ensure_future(live.read(limit))
         try:
             return await self._reading
         except asyncio.CancelledError:
@@ -120,6 +138,10 @@ class AttachSession:
 
 
 def _nothing() -> None:
+    return None
+
+
+async def _at_once() -> None:
     return None
 
 

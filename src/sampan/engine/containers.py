@@ -125,7 +125,8 @@ class Containers:
         self, ref: str, *, force: bool = False, volumes: bool = False, link: bool = False
     ) -> None:
         if link:
-            raise Conflict("Conflict, cannot remove the default link name of the container")
+            await self._verbs.reviser.unlink(ref)
+            return
         await self._verbs.remover.remove(self.require(ref), force=force, volumes=volumes)
 
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> PruneResult:

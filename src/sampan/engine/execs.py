@@ -10,7 +10,7 @@ import time
 import msgspec
 
 from sampan.base.crashpoints import crash_point
-from sampan.base.errors import Conflict, InvalidArgument, NotFound, SystemFailure
+from sampan.base.errors import Conflict, InvalidArgument, NotFound, SampanError, SystemFailure
 from sampan.base.ids import new_id
 from sampan.formats.stdcopy import HEADER_BYTES, STDOUT, frame
 from sampan.model.launch import ExitStatus
@@ -29,6 +29,7 @@ from .views import ExecConfig, ExecView
 
 KEPT_S = 300.0
 """How long an ended exec can still be inspected."""
+EXIT_PATIENCE_S = 1.0
 
 
 class NoSuchExec(NotFound):
@@ -44,6 +45,7 @@ class Exec:
     """One exec from create until some minutes after its end."""
 
     __slots__ = (
+        "_ended",
         "config",
         "ended_s",
         "entry",
@@ -63,6 +65,23 @@ class Exec:
         self.running = False
         self.exit_code: int | None = None
         self.ended_s = 0.0
+        self._ended = asyncio.Event()
+
+    def end(self, exit_code: int) -> None:
+        self.running = False
+        self.exit_code = exit_code
+        self.process = None
+        self.ended_s = time.monotonic()
+        self._ended.set()
+
+    async def wait_ended(self) -> None:
+        """Shortly: a client that has read the end of the output asks for the exit code next, and both come
+        to us in either order. A process can also have closed its output long before its end."""
+        try:
+            async with asyncio.timeout(EXIT_PATIENCE_S):
+                await self._ended.wait()
+        except TimeoutError:
+            return
 
     @property
     def command(self) -> str:
@@ -106,7 +125,8 @@ class Execs:
         """The session of the client that waits for it, or None when detached.
 
         A command that cannot be run raises ExecRejected when detached; a waiting client reads the error
-        from its session, as from Docker, and finds 126 or 127 by inspecting.
+        from its session, as from Docker, and finds 126 or 127 by inspecting. ``tty`` says what the client
+        expects to read, which need not be what the exec was created with: then it is framed or unframed.
         """
         item = self._require(exec_id)
         _require_active(item.entry, item.entry.id)
@@ -116,25 +136,40 @@ class Execs:
             raise Conflict(f"exec command {exec_id} is already running")
         item.running = True
         self._publish(item, f"exec_start: {item.command}")
-        session = None if detach else self._session(item)
-        try:
-            await self.launch(item, [session] if session is not None else [], console_size)
-        except ExecRejected as error:
-            if session is None:
-                raise
-            session.connected(Farewell(f"{error.message}\r\n".encode(), framed=not item.config.tty))
+        if detach:
+            await self.launch(item, [], console_size)
+            return None
+        session = self._session(item, tty=tty)
+        # the client gets its answer's header before the first output: docker-py loses what comes with it
+        self._tasks.spawn(self._launch_attached(item, session, console_size), f"start {exec_id}")
         return session
 
-    def _session(self, item: Exec) -> AttachSession:
+    async def _launch_attached(
+        self, item: Exec, session: AttachSession, console_size: tuple[int, int] | None
+    ) -> None:
+        try:
+            await self.launch(item, [session], console_size)
+        except SampanError as error:
+            session.connected(Farewell(f"{error.message}\r\n".encode(), framed=not item.config.tty))
+        except BaseException:
+            session.abandon()
+            raise
+
+    def _session(self, item: Exec, *, tty: bool) -> AttachSession:
         config = item.config
         session = AttachSession(
-            tty=config.tty,
+            tty=tty,
             stdin=config.attach_stdin,
             stdout=config.attach_stdout,
             stderr=config.attach_stderr,
             detach_keys=item.keys if config.tty else b"",
         )
         session.on_detach = lambda: self._publish(item, "exec_detach")
+        session.before_end = item.wait_ended
+        if config.tty and not tty:
+            session.convert = Framer()
+        elif tty and not config.tty:
+            session.convert = Unframer()
         return session
 
     async def launch(
@@ -156,14 +191,14 @@ class Execs:
             )
             process = await self._runtime.exec(request, sessions)
         except StartFailed as failure:
-            self._ended(item, failure.exit_code if failure.exit_code in (126, 127) else 126)
+            item.end(failure.exit_code if failure.exit_code in (126, 127) else 126)
             shutil.rmtree(run_dir, ignore_errors=True)
             raise ExecRejected(
                 "OCI runtime exec failed: exec failed: unable to start container process: "
                 f"{failure.message}: unknown"
             ) from failure
         except BaseException:
-            self._ended(item, 126)
+            item.end(126)
             shutil.rmtree(run_dir, ignore_errors=True)
             raise
         crash_point("exec.start.launched")
@@ -174,18 +209,12 @@ class Execs:
 
     async def _watch(self, item: Exec, process: Supervised) -> None:
         status = await process.wait()
-        self._ended(item, status.exit_code)
+        item.end(status.exit_code)
         entry = item.entry
         self._ledger.set_execs(entry, tuple(id_ for id_ in entry.exec_ids if id_ != item.id))
         self._publish(item, "exec_die", {"exitCode": str(status.exit_code)})
         await process.released()
         shutil.rmtree(self._ledger.layout.exec_dir(item.id), ignore_errors=True)
-
-    def _ended(self, item: Exec, exit_code: int) -> None:
-        item.running = False
-        item.exit_code = exit_code
-        item.process = None
-        item.ended_s = time.monotonic()
 
     async def inspect(self, exec_id: str) -> ExecView:
         item = self._require(exec_id)
@@ -225,7 +254,7 @@ class Execs:
             self._publish(item, f"exec_create: {item.command}")
             self._publish(item, f"exec_start: {item.command}")
             item.running = True
-            session = self._session(item)
+            session = self._session(item, tty=False)
             process = await self.launch(item, [session])
             try:
                 return await self._probed(process, session, timeout_s, limit_bytes)
@@ -306,26 +335,43 @@ class Farewell:
         self._rest = b""
 
 
+class Framer:
+    """Raw output to frames of stdout."""
+
+    def feed(self, data: bytes) -> bytes:
+        return frame(STDOUT, data)
+
+
+class Unframer:
+    """Frames, cut anywhere, to what is in them."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> bytes:
+        """b"" while nothing is complete."""
+        self._buffer += data
+        payload = bytearray()
+        while len(self._buffer) >= HEADER_BYTES:
+            end = HEADER_BYTES + int.from_bytes(self._buffer[4:HEADER_BYTES], "big")
+            if len(self._buffer) < end:
+                break
+            payload += self._buffer[HEADER_BYTES:end]
+            del self._buffer[:end]
+        return bytes(payload)
+
+
 class ProbeOutput:
-    """The first bytes of both streams, taken out of their frames."""
+    """The first bytes of both streams."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
-        self._buffer = bytearray()
-        self._kept = bytearray()
+        self._unframer = Unframer()
+        self._kept = b""
         self._lost = False
 
     def feed(self, data: bytes) -> None:
-        self._buffer += data
-        while len(self._buffer) >= HEADER_BYTES:
-            length = int.from_bytes(self._buffer[4:HEADER_BYTES], "big")
-            end = HEADER_BYTES + length
-            if len(self._buffer) < end:
-                return
-            self._keep(self._buffer[HEADER_BYTES:end])
-            del self._buffer[:end]
-
-    def _keep(self, payload: bytearray) -> None:
+        payload = self._unframer.feed(data)
         room = self._limit - len(self._kept)
         self._kept += payload[:room]
         self._lost = self._lost or len(payload) > room

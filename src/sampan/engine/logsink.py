@@ -31,10 +31,9 @@ def log_sink(record: Container, path: str) -> LogSink | None:
             raise InvalidArgument(f"unknown log opt '{name}' for {config.type or 'json-file'} log driver")
     compress = options.get("compress", "false").lower() in ("1", "t", "true")
     if "max-size" not in options:
-        if "max-file" in options:
-            raise InvalidArgument("max-file cannot be specified if max-size is not set")
         # bounded unless told otherwise: the sink's own defaults
-        return LogSink(path=path, compress=compress, attributes=attributes(record, options))
+        files = _max_files(options["max-file"]) if "max-file" in options else LogSink(path="").max_files
+        return LogSink(path=path, max_files=files, compress=compress, attributes=attributes(record, options))
     size = _max_size(options["max-size"])
     files = _max_files(options.get("max-file", "1"))
     if compress and (files == 1 or size == UNLIMITED):

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from sampan.base.errors import Conflict, InvalidArgument, SystemFailure
+from sampan.base.errors import Conflict, InvalidArgument, NotFound, SystemFailure
 from sampan.model.container import Container, HostConfig
 from sampan.model.oci import Resources
 
 from .create import Creator
 from .ledger import Ledger
+from .links import parse_link
 from .locks import KeyedLocks
 from .names import InvalidName, NameTaken, require_valid_name
 from .ports import Cgroups
@@ -61,6 +62,20 @@ class Reviser:
             old = entry.name
             self._ledger.replace_record(entry, msgspec.structs.replace(entry.record, name=bare))
             self._ledger.publish(entry, "rename", {"oldName": f"/{old}"})
+
+    async def unlink(self, name: str) -> None:
+        """``rm --link PARENT/ALIAS``: forget one legacy link. Raises Conflict, NotFound."""
+        parent_name, slash, alias = name.removeprefix("/").rpartition("/")
+        if not slash:
+            raise Conflict("Conflict, cannot remove the default link name of the container")
+        parent = self._ledger.registry.find(parent_name)
+        if parent is None:
+            raise NotFound(f"Cannot get parent /{parent_name} for link name /{parent_name}/{alias}")
+        async with self._locks.hold("container", parent.id):
+            host = parent.record.host
+            links = [text for text in host.links or () if parse_link(text)[1] != alias]
+            host = msgspec.structs.replace(host, links=links or None)
+            self._ledger.replace_record(parent, msgspec.structs.replace(parent.record, host=host))
 
     async def update(self, entry: Entry, changes: HostConfigUpdate) -> list[str]:
         """Warnings. Raises InvalidArgument or Conflict; then the container is as it was."""
