@@ -30,12 +30,11 @@ def log_sink(record: Container, path: str) -> LogSink | None:
         if name not in _OPTIONS:
             raise InvalidArgument(f"unknown log opt '{name}' for {config.type or 'json-file'} log driver")
     compress = options.get("compress", "false").lower() in ("1", "t", "true")
-    if "max-size" not in options:
-        # bounded unless told otherwise: the sink's own defaults
-        files = _max_files(options["max-file"]) if "max-file" in options else LogSink(path="").max_files
-        return LogSink(path=path, max_files=files, compress=compress, attributes=attributes(record, options))
-    size = _max_size(options["max-size"])
-    files = _max_files(options.get("max-file", "1"))
+    bounded = LogSink(path=path)  # unless told otherwise
+    size = _max_size(options["max-size"]) if "max-size" in options else bounded.max_size_bytes
+    files = 1 if "max-size" in options else bounded.max_files
+    if "max-file" in options:
+        files = _max_files(options["max-file"])
     if compress and (files == 1 or size == UNLIMITED):
         raise InvalidArgument("compress cannot be true when max-file is less than 2 or max-size is not set")
     return LogSink(
