@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
-from net_boxes import Box, ask, link_names, own_namespace, plug, refused, wire_outside
+from tests.support.net_boxes import Box, ask, link_names, own_namespace, plug, refused, wire_outside
 
 from sampan.base.errors import SampanError
 from sampan.base.ids import new_id
