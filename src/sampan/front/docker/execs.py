@@ -11,6 +11,7 @@ from sampan.engine.views import ExecConfig
 from .call import Call
 from .container_views import render_exec
 from .containers import console_size
+from .decoding import decode_any_case, decode_body
 from .hijack import Hijacked, hijack, pump
 from .replies import Reply, json_reply
 from .routing import Route
@@ -31,7 +32,10 @@ class ExecCreated(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 async def create(call: Call) -> Reply:
-    config = await call.decode(ExecConfig, ExecConfig())
+    body = await call.json_body()
+    config = decode_body(body, ExecConfig) if body else ExecConfig()
+    if b'"detachKeys"' in body:  # docker-py writes this one name otherwise than all the others
+        config = decode_any_case(body, ExecConfig)
     if not config.cmd:
         raise InvalidArgument("No exec command specified")
     if call.version < 42:

@@ -6,9 +6,14 @@ looks the same on a socket until something is written, so the kernel is asked (P
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
+import fcntl
 import select
+import socket
+import termios
+import time
 from typing import Any, cast
 
 from aiohttp import web
@@ -24,6 +29,10 @@ INPUT_LIMIT_BYTES = 1 << 20
 LINGER_S = 10.0
 """How long a client may take to close after the end of the output."""
 HANGUP_CHECK_S = 5.0
+HEAD_CHECKS = 100
+HEAD_CHECK_S = 0.0005
+HEAD_PATIENCE_S = 0.5
+HEAD_CHECK_S = 0.001
 
 
 class Hijacked(web.StreamResponse):
@@ -56,6 +65,7 @@ class HijackedClient(asyncio.Protocol):
         self._writable.set()
         self._reading = True
         self._hangup_check: asyncio.TimerHandle | None = None
+        self.buffers_head = False
         tail = connection.take_tail()
         transport.set_protocol(self)
         transport.resume_reading()
@@ -125,12 +135,42 @@ class HijackedClient(asyncio.Protocol):
                 self._transport.resume_reading()
         return data
 
+    async def head_taken(self) -> None:
+        """Wait, at most a moment, until the client has taken the head out of the socket.
+
+        docker-py reads the head through a buffer that it then throws away, with any output that came
+        along. The kernel tells what a unix socket's peer has not read yet (unix(7), SIOCOUTQ).
+        """
+        sock: Any = self._transport.get_extra_info("socket")
+        if not self.buffers_head or sock is None or sock.family != socket.AF_UNIX:
+            return
+        deadline_s = time.monotonic() + HEAD_PATIENCE_S
+        unread = array.array("i", [0])
+        while not self._transport.is_closing() and time.monotonic() < deadline_s:
+            fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, unread)
+            if not unread[0]:
+                return
+            await asyncio.sleep(HEAD_CHECK_S)
+
     async def write(self, data: bytes) -> None:
         if self._lost.is_set() or self._transport.is_closing():
             raise ConnectionResetError("the client has gone")
         self._transport.write(data)
         if not self._writable.is_set():
             await self._writable.wait()
+
+    async def head_taken(self) -> None:
+        """Wait, but not for long, until the client has read the head.
+
+        docker-py (like others that read through a buffered file) loses what it gets together with the head.
+        """
+        sock: Any = self._transport.get_extra_info("socket")
+        if sock is None:
+            return
+        for _ in range(HEAD_CHECKS):
+            if self._lost.is_set() or not unread_bytes(sock.fileno()):
+                return
+            await asyncio.sleep(HEAD_CHECK_S)
 
     async def wait_lost(self) -> None:
         await self._lost.wait()
@@ -168,6 +208,7 @@ def hijack(request: BaseRequest, content_type: str) -> HijackedClient:
     else:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {RAW}\r\n{COMMON_HEAD}\r\n"
     transport.write(head.encode())
+    client.buffers_head = request.headers.get("User-Agent", "").startswith("docker-sdk-python")
     return client
 
 
@@ -191,7 +232,21 @@ async def pump(client: HijackedClient, session: AttachSession) -> Hijacked:
     return Hijacked()
 
 
+def unread_bytes(fd: int) -> int:
+    """What the other end of a unix socket has not read yet, with the kernel's overhead (unix(7), SIOCOUTQ)."""
+    try:
+        return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
+    except OSError:
+        return 0
+
+
 async def _copy_output(client: HijackedClient, session: AttachSession) -> None:
+    first = await session.read()
+    if not first:
+        return
+    await client.head_taken()
+    await client.write(first)
+    await client.head_taken()
     while data := await session.read():
         await client.write(data)
 
