@@ -75,10 +75,11 @@ class ContainerTable:
 
     def set_run(self, container_id: str, exit_record: ExitRecord, run: RunRecord | None) -> None:
         """After start and exit: the two small columns, in one write."""
-        self._db.write(
-            "UPDATE container_run SET exit = ?, run = ? WHERE id = ?",
-            (_encode(exit_record), None if run is None else _encode(run), container_id),
-        )
+        with self._db.relaxed():
+            self._db.write(
+                "UPDATE container_run SET exit = ?, run = ? WHERE id = ?",
+                (_encode(exit_record), None if run is None else _encode(run), container_id),
+            )
 
     def delete(self, container_id: str) -> None:
         self._db.write("DELETE FROM container WHERE id = ?", (container_id,))
