@@ -29,8 +29,6 @@ INPUT_LIMIT_BYTES = 1 << 20
 LINGER_S = 10.0
 """How long a client may take to close after the end of the output."""
 HANGUP_CHECK_S = 5.0
-HEAD_CHECKS = 100
-HEAD_CHECK_S = 0.0005
 HEAD_PATIENCE_S = 0.5
 HEAD_CHECK_S = 0.001
 
@@ -159,19 +157,6 @@ class HijackedClient(asyncio.Protocol):
         if not self._writable.is_set():
             await self._writable.wait()
 
-    async def head_taken(self) -> None:
-        """Wait, but not for long, until the client has read the head.
-
-        docker-py (like others that read through a buffered file) loses what it gets together with the head.
-        """
-        sock: Any = self._transport.get_extra_info("socket")
-        if sock is None:
-            return
-        for _ in range(HEAD_CHECKS):
-            if self._lost.is_set() or not unread_bytes(sock.fileno()):
-                return
-            await asyncio.sleep(HEAD_CHECK_S)
-
     async def wait_lost(self) -> None:
         await self._lost.wait()
 
@@ -232,21 +217,12 @@ async def pump(client: HijackedClient, session: AttachSession) -> Hijacked:
     return Hijacked()
 
 
-def unread_bytes(fd: int) -> int:
-    """What the other end of a unix socket has not read yet, with the kernel's overhead (unix(7), SIOCOUTQ)."""
-    try:
-        return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
-    except OSError:
-        return 0
-
-
 async def _copy_output(client: HijackedClient, session: AttachSession) -> None:
     first = await session.read()
     if not first:
         return
     await client.head_taken()
     await client.write(first)
-    await client.head_taken()
     while data := await session.read():
         await client.write(data)
 
