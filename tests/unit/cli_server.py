@@ -41,7 +41,7 @@ Handler = Callable[[Request, socket.socket], Answer | None]
 
 
 class RecordingServer:
-    """``answers`` maps ``METHOD /path`` to an Answer, or to a handler that may take the socket over (None)."""
+    """``answers`` maps ``METHOD /path`` to an Answer, or a handler that may take the socket over (None)."""
 
     def __init__(self, answers: dict[str, Answer | Handler] | None = None) -> None:
         self._folder = tempfile.mkdtemp(prefix="sampan-cli-")
@@ -124,7 +124,8 @@ def _read(stream: BinaryIO) -> Request | None:
 
 
 def _encoded(answer: Answer, method: str) -> bytes:
-    head = f"HTTP/1.1 {answer.status} x\r\nApi-Version: 1.51\r\nOstype: linux\r\nContent-Type: {answer.content_type}\r\n"
+    head = f"HTTP/1.1 {answer.status} x\r\nApi-Version: 1.51\r\nOstype: linux\r\n"
+    head += f"Content-Type: {answer.content_type}\r\n"
     if answer.chunked:
         pieces = b"".join(
             b"%x\r\n%b\r\n" % (len(line), line) for line in answer.body.splitlines(keepends=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from cli_server import RecordingServer
+
 from sampan.cli.commands.run import CREATE
 from sampan.cli.failure import Failure
 from sampan.cli.options import parse
@@ -74,7 +74,7 @@ busybox sh -c 'exit 3'
 --mac-address 92:d0:c6:0a:29:33 busybox
 --mac-address 92:d0:c6:0a:29:33 --network mynet busybox
 --mac-address 92:d0:c6:0a:29:33 --network host busybox
---dns 1.1.1.1 --dns 2001:DB8::1 --dns-search example.org --dns-search . --dns-option ndots:2 --dns-opt rotate busybox
+--dns 1.1.1.1 --dns 2001:DB8::1 --dns-search a.org --dns-search . --dns-option ndots:2 --dns-opt rotate busybox
 --add-host a:1.2.3.4 --add-host b=2001:db8::1 --add-host c:host-gateway --add-host d=[::1] busybox
 -p 80 -p 8080:80 -p 127.0.0.1:8443:443 busybox
 -p 53:53/udp -p 53:53/tcp -p 9000/sctp busybox
@@ -93,7 +93,7 @@ busybox sh -c 'exit 3'
 --mount type=bind,src=/a,dst=/b,ro,bind-recursive=readonly,bind-propagation=rprivate busybox
 --mount type=bind,src=/a,dst=/b,ro,bind-recursive=writable busybox
 --mount src=data,dst=/data busybox
---mount type=volume,src=data,dst=/d,volume-nocopy,volume-label=a=b,volume-opt=type=nfs,volume-opt=o=addr=x busybox
+--mount type=volume,src=data,dst=/d,volume-nocopy,volume-label=a=b,volume-opt=type=nfs,volume-opt=o=x busybox
 --mount 'type=volume,src=data,dst=/d,volume-driver=local,"volume-opt=o=a,b"' busybox
 --mount type=volume,src=data,dst=/d,volume-subpath=sub,volume-nocopy=false busybox
 --mount type=volume,dst=/anonymous busybox
@@ -119,7 +119,7 @@ busybox sh -c 'exit 3'
 --blkio-weight 300 --blkio-weight-device /dev/sda:200 busybox
 --device-read-bps /dev/sda:1mb --device-write-bps /dev/sda:2g --device-read-iops /dev/sda:1000 busybox
 --device-write-iops /dev/sdb:5 --device-read-bps /dev/sda:1mb --device-read-bps /dev/sdb:10 busybox
---health-cmd 'curl -f http://localhost/' --health-interval 1m30s --health-timeout 500ms --health-retries 3 busybox
+--health-cmd 'curl -f localhost' --health-interval 1m30s --health-timeout 500ms --health-retries 3 busybox
 --health-start-period 10s --health-start-interval 1.5s busybox
 --no-healthcheck busybox
 --log-driver json-file --log-opt max-size=10m --log-opt max-file=3 busybox
@@ -133,7 +133,7 @@ busybox sh -c 'exit 3'
 -itP -eA=1 -p80:80 -v/x:/y busybox -x -y --z
 -- busybox -it
 --cpu-shares 0x10 --cpu-quota -1 busybox
-registry.example.org:5000/team/app:v1@sha256:0000000000000000000000000000000000000000000000000000000000000000 run
+registry.example.org:5000/a/b:v1@sha256:0000000000000000000000000000000000000000000000000000000000000000 run
 """
 
 WRONG = """

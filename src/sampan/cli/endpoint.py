@@ -54,11 +54,13 @@ class Endpoint:
         try:
             sock.connect(self.path)
         except PermissionError:
+            sock.close()
             raise Unreachable(
                 f"permission denied while trying to connect to the Sampan daemon at {self.address}\n"
                 "Use sudo, or become a member of the group that owns the socket."
             ) from None
         except OSError:
+            sock.close()
             raise Unreachable(self._down()) from None
         return Connection(sock)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli import jsontext
-from sampan.cli.options import LIST, Option
+from sampan.cli.options import Option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +18,11 @@ def filter_pair(text: str) -> tuple[str, str]:
     return name.strip().lower(), value.strip()
 
 
-def filter_option(help: str = "Filter output based on conditions provided") -> Option:  # noqa: A002
-    return Option("filter", "f", "filter", help, repeats=True, check=filter_pair)
+def filter_option(
+    help: str = "Filter output based on conditions provided",  # noqa: A002
+    short: str = "f",
+) -> Option:
+    return Option("filter", short, "filter", help, repeats=True, check=filter_pair)
 
 
 def encoded(pairs: Iterable[tuple[str, str]]) -> str:
@@ -29,6 +32,3 @@ def encoded(pairs: Iterable[tuple[str, str]]) -> str:
         if name:
             filters.setdefault(name, {})[value] = True
     return jsontext.dumps(filters, sort_keys=True) if filters else ""
-
-
-__all__ = ["LIST", "encoded", "filter_option", "filter_pair"]

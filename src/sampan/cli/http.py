@@ -201,6 +201,13 @@ class Client:
         self.endpoint = endpoint
         self.version = version
         self._idle: Connection | None = None
+        self._connections: list[Connection] = []
+
+    def close(self) -> None:
+        """Every connection, whatever it was in the middle of."""
+        self._idle = None
+        while self._connections:
+            self._connections.pop().close()
 
     def keep(self, connection: Connection) -> None:
         """A connection whose answer has been read to the end serves the next request."""
@@ -256,7 +263,9 @@ class Client:
         return connection, response.headers.get("content-type", "")
 
     def _connect(self) -> Connection:
-        return self.endpoint.connect()
+        connection = self.endpoint.connect()
+        self._connections.append(connection)
+        return connection
 
     def _head(self, method: str, path: str, query: Query, headers: Query, length: int | None) -> bytes:
         target = f"/v{self.version}{quote(path)}"

@@ -20,6 +20,16 @@ def with_tag(name: str) -> str:
     return f"{name}:latest"
 
 
+def canonical(repository: str) -> str:
+    """With the registry and namespace that :func:`familiar` leaves out."""
+    first, mark, _ = repository.partition("/")
+    if not mark:
+        return f"docker.io/library/{repository}"
+    if "." in first or ":" in first or first == "localhost":
+        return repository
+    return f"docker.io/{repository}"
+
+
 def familiar(name: str) -> str:
     """Without the registry and the namespace that are understood: ``docker.io/library/busybox``."""
     name = name.removeprefix("docker.io/").removeprefix("index.docker.io/")

@@ -196,31 +196,37 @@ def _session(arguments: list[str]) -> tuple[Session, list[str]]:
 
 def execute(arguments: list[str]) -> int:
     """One command line, without the program's name. Answers the exit status."""
-    status_of_usage = 125
+    session: Session | None = None
     try:
         session, words = _session(arguments)
-        if not words:
-            return 0
-        command, called, rest = find(words)
-        status_of_usage = command.status
-        from sampan.cli.options import HelpWanted, parse
-
-        try:
-            values, positional = parse(command, rest)
-        except HelpWanted:
-            from sampan.cli.commands.help import show_command
-
-            return show_command(command, called)
-        except UsageFailure as failure:
-            usage = f"{failure.message}\n\nUsage:  sampan {called} {command.usage}".rstrip()
-            raise Failure(
-                f"{usage}\n\nRun 'sampan {called} --help' for more information", failure.status
-            ) from None
-        return command.run(session, values, positional)
+        return _run(session, words) if words else 0
     except Failure as failure:
         return _report(failure)
     except OSError as error:
-        return _report(Failure(_os_text(error), status_of_usage))
+        return _report(Failure(_os_text(error)))
+    finally:
+        if session is not None:
+            session.close()
+
+
+def _run(session: Session, words: list[str]) -> int:
+    command, called, rest = find(words)
+    from sampan.cli.options import HelpWanted, parse
+
+    try:
+        values, positional = parse(command, rest)
+    except HelpWanted:
+        from sampan.cli.commands.help import show_command
+
+        return show_command(command, called)
+    except UsageFailure as failure:
+        usage = f"{failure.message}\n\nUsage:  sampan {called} {command.usage}".rstrip()
+        text = f"{usage}\n\nRun 'sampan {called} --help' for more information"
+        raise Failure(text, failure.status) from None
+    try:
+        return command.run(session, values, positional)
+    except OSError as error:
+        raise Failure(_os_text(error), command.status) from None
 
 
 def _os_text(error: OSError) -> str:

@@ -27,6 +27,7 @@ class Session:
         self._tls = tls
         self.debug = debug
         self._client: Client | None = None
+        self._others: list[Client] = []
         self._colours: bool | None = None
 
     @property
@@ -42,7 +43,15 @@ class Session:
 
     def another_client(self) -> Client:
         """A client with a connection of its own, for what goes on beside a stream."""
-        return Client(self.client.endpoint, self.client.version)
+        other = Client(self.client.endpoint, self.client.version)
+        self._others.append(other)
+        return other
+
+    def close(self) -> None:
+        """The connections to the daemon."""
+        for client in (self._client, *self._others):
+            if client is not None:
+                client.close()
 
     @property
     def colours(self) -> bool:

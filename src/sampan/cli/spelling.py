@@ -22,10 +22,11 @@ def distance(left: str, right: str) -> int:
 def nearest(wrong: str, known: Sequence[str]) -> list[str]:
     """At most three known words that a slip of the fingers turns into the wrong one, nearest first."""
     bare = wrong.lstrip("-")
-    allowed = 1 if len(bare) <= 4 else 2
-    scored = []
-    for word in known:
-        edits = distance(wrong, word)
-        if edits <= allowed or (len(bare) >= 3 and word.lstrip("-").startswith(bare)):
-            scored.append((edits, word))
-    return [word for _, word in sorted(scored)[:3]]
+    scored = sorted((distance(wrong, word), word) for word in known)
+    allowed = min(1 if len(bare) <= 4 else 2, scored[0][0]) if scored else 0
+    found = [
+        word
+        for edits, word in scored
+        if edits <= allowed or (len(bare) >= 3 and word.lstrip("-").startswith(bare))
+    ]
+    return found[:3]

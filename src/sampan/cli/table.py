@@ -83,7 +83,12 @@ class HeaderRow(Row):
 
     def field(self, name: str) -> Any:
         column = self.view.columns.get(name)
-        return column.header if column is not None else name.upper()
+        if column is not None:
+            return column.header
+        if name not in self.view.methods:
+            raise KeyError(name)
+        # {{.Label "com.example.some-name"}} heads its column with "some name".
+        return lambda *arguments: str(arguments[0]).rpartition(".")[2].replace("-", " ").replace("_", " ")
 
 
 def align(rows: Iterable[Sequence[str]]) -> str:

@@ -69,7 +69,10 @@ def human_duration(seconds: float) -> str:
 
 
 def display_width(text: str) -> int:
-    """Columns on a terminal: East Asian wide characters take two, combining ones none."""
+    """Columns on a terminal: colours take none, East Asian wide characters two, combining ones none."""
+    while (start := text.find("\x1b[")) >= 0:
+        end = text.find("m", start)
+        text = text[:start] + (text[end + 1 :] if end >= 0 else "")
     if text.isascii():
         return len(text)
     from unicodedata import combining, east_asian_width

@@ -19,6 +19,13 @@ class ExitWait:
     def fileno(self) -> int:
         return self._response.fileno()
 
+    def settle(self) -> None:
+        """Waits for the answer without telling it: the start has failed and said why itself."""
+        try:
+            self._response.read()
+        except ConnectionError:
+            self._response.close()
+
     def collect(self) -> int:
         """Reads the answer (waits for it) and answers the status; 125 when it is lost with the daemon."""
         if self.status is None:

@@ -7,7 +7,6 @@ import sys
 
 from sampan.cli import jsontext
 from sampan.cli.failure import Failure
-from sampan.cli.imagename import split_tag
 from sampan.cli.options import BOOL, STRING, Command, Option, Values
 from sampan.cli.progress import follow
 from sampan.cli.session import Session, is_terminal
@@ -117,11 +116,10 @@ def save(session: Session, values: Values, words: list[str]) -> int:
 
 def import_image(session: Session, values: Values, words: list[str]) -> int:
     source = words[0]
-    repository, tag = split_tag(words[1]) if len(words) > 1 else ("", "")
     is_address = source.startswith(("http://", "https://"))
     query = [("fromSrc", source if is_address else "-")]
-    if repository:
-        query += [("repo", repository), ("tag", tag or "latest")]
+    if len(words) > 1:
+        query.append(("repo", words[1]))
     if values.text("message"):
         query.append(("message", values.text("message")))
     query += [("changes", change) for change in values.many("change")]
@@ -138,20 +136,20 @@ def bootstrap(session: Session, values: Values, words: list[str]) -> int:
     if bool(words) == bool(directory):
         raise Failure("name either a recipe (busybox, debian, ...) or a directory with --from-dir")
     body = {
-        "Name": words[0] if words else "from-dir",
-        "Suite": values.text("suite"),
-        "Variant": values.text("variant"),
-        "Mirror": values.text("mirror"),
-        "Packages": [name for text in values.many("include") for name in text.split(",") if name],
-        "Directory": os.path.abspath(directory) if directory else "",
-        "Tag": values.text("tag"),
-        "Command": values.many("cmd"),
+        "suite": values.text("suite"),
+        "variant": values.text("variant"),
+        "mirror": values.text("mirror"),
+        "packages": [name for text in values.many("include") for name in text.split(",") if name],
+        "directory": os.path.abspath(directory) if directory else "",
+        "tag": values.text("tag"),
+        "command": values.many("cmd"),
     }
     if directory and not values.text("tag"):
         raise Failure("--from-dir needs a name for the image: --tag NAME")
+    query = (("name", words[0] if words else "from-dir"),)
     headers = (("Content-Type", "application/json"),)
     encoded = jsontext.dumps(body).encode("utf-8", "surrogateescape")
-    response = session.client.request("POST", "/sampan/images/bootstrap", (), encoded, headers)
+    response = session.client.request("POST", "/sampan/images/bootstrap", query, encoded, headers)
     follow(response, quiet=values.flag("quiet"))
     sys.stdout.flush()
     return 0

@@ -9,11 +9,11 @@ from sampan.cli.session import Session
 
 
 def explain(session: Session, values: Values, words: list[str]) -> int:
-    plan = session.client.call("GET", f"/sampan/containers/{words[0]}/plan")
+    plan = session.client.call("GET", f"/sampan/debug/explain/{words[0]}")
     if values.flag("json"):
         print(json.dumps(plan, ensure_ascii=False, separators=(",", ":")))
         return 0
-    for step in plan["Steps"]:
+    for step in plan["Plan"]:
         print(step)
     return 0
 

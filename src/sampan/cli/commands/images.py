@@ -8,7 +8,7 @@ from sampan.cli import table
 from sampan.cli.containerview import local_time
 from sampan.cli.failure import Failure, Refused
 from sampan.cli.filters import encoded, filter_option
-from sampan.cli.imagename import familiar, split_tag, with_tag
+from sampan.cli.imagename import canonical, familiar, split_tag, with_tag
 from sampan.cli.options import BOOL, STRING, Command, Option, Values
 from sampan.cli.session import Session
 from sampan.cli.table import Column, View
@@ -143,7 +143,7 @@ def tag(session: Session, values: Values, words: list[str]) -> int:
         raise Failure("refusing to create a tag with a digest reference")
     repository, tag_name = split_tag(words[1])
     session.client.call(
-        "POST", f"/images/{words[0]}/tag", [("repo", repository), ("tag", tag_name or "latest")]
+        "POST", f"/images/{words[0]}/tag", [("repo", canonical(repository)), ("tag", tag_name or "latest")]
     )
     return 0
 
@@ -171,7 +171,7 @@ def commit(session: Session, values: Values, words: list[str]) -> int:
     repository, tag_name = split_tag(words[1]) if len(words) > 1 else ("", "")
     query = [("container", words[0]), ("comment", values.text("message")), ("author", values.text("author"))]
     if repository:
-        query += [("repo", repository), ("tag", tag_name or "latest")]
+        query += [("repo", canonical(repository)), ("tag", tag_name or "latest")]
     query += [("changes", change) for change in values.many("change")]
     if not values.flag("pause") or values.flag("no-pause"):
         query.append(("pause", "0"))
@@ -199,14 +199,14 @@ def pull_image(
     except Refused as refused:
         if refused.code != 501:
             raise
-        raise Refused(_without_registry(image), refused.code) from None
+        raise Failure(_without_registry(image), 125) from None
 
 
 def _without_registry(image: str) -> str:
     name = split_tag(familiar(image))[0]
     recipe = name if name in ("busybox", "debian") else "busybox"
     return (
-        f"cannot fetch {with_tag(image)}: registries are not supported yet.\n"
+        f"Cannot fetch {with_tag(image)}: registries are not supported yet.\n"
         f"Make a base image with 'sampan image bootstrap {recipe}', "
         "or load one from a file with 'sampan load -i FILE'."
     )

@@ -120,7 +120,7 @@ def prune_system(session: Session, values: Values, words: list[str]) -> int:
 
 
 _FORCE = Option("force", "f", BOOL, "Do not ask")
-_FILTER = filter_option('Only what fits (such as "until=24h")')
+_FILTER = filter_option('Only what fits (such as "until=24h")', "")
 
 CONTAINERS = Command(
     "container prune",

@@ -149,7 +149,7 @@ class _Foreground:
         except Refused as refused:
             connection.close()
             if body["HostConfig"]["AutoRemove"]:
-                wait.collect()
+                wait.settle()
             raise _start_failure(self._values, refused) from None
         if body["Tty"]:
             follower = SizeFollower(self._session, f"/containers/{self._container}/resize")

@@ -55,7 +55,7 @@ def _attached(session: Session, values: Values, name: str) -> int:
     except Refused:
         connection.close()
         if auto_remove:
-            wait.collect()
+            wait.settle()
         raise
     if tty and is_terminal(1):
         follower = SizeFollower(session, f"/containers/{identifier}/resize")
