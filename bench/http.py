@@ -88,6 +88,13 @@ class Connection:
             headers[name.strip().lower()] = value.strip()
         return status, headers
 
+    def line(self) -> bytes:
+        """The next chunk of a chunked answer: one event of a stream."""
+        size = int(self._reader.readline(), 16)
+        data = bytes(self._reader.read(size))
+        self._reader.readline()
+        return data
+
     def content(self, status: int, headers: dict[str, str]) -> bytes:
         """The body that belongs to what head() answered."""
         if status in (204, 304) or status < 200:
