@@ -32,6 +32,7 @@ from sampan.engine.ledger import Ledger
 from sampan.engine.locks import KeyedLocks
 from sampan.engine.logreader import Follow, LogReader
 from sampan.engine.mounts import MountResolver
+from sampan.engine.netfiles import DnsDefaults
 from sampan.engine.networks import Networks
 from sampan.engine.recovery import Host, Recovery
 from sampan.engine.registry import Registry
@@ -123,8 +124,14 @@ class Platform:
     def _build_network(self) -> None:
         self.network = NetworkStack(network_settings(self.settings), warn=log.warning)
         self.networks = Networks(NetworkTable(self.db), self.network, self.events, self._container_name)
+        settings = self.settings
         self.connections = Connections(
-            self.networks, self.network.containers, self.layout, self.events, self.networks.host_gateways
+            self.networks,
+            self.network.containers,
+            self.layout,
+            self.events,
+            self.networks.host_gateways,
+            DnsDefaults(servers=settings.dns, search=settings.dns_search, options=settings.dns_opts),
         )
 
     def _build_volumes(self) -> None:
@@ -219,6 +226,7 @@ class Platform:
             self.images,
             self.volumes,
             self.events,
+            self.network.warnings,
         )
 
     # --- life ---------------------------------------------------------------------------------------------

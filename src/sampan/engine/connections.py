@@ -16,7 +16,7 @@ from sampan.store.containers import RunRecord
 from .collaborators import NetworkSource
 from .events import Events
 from .layout import Layout
-from .netfiles import NetworkFiles
+from .netfiles import NO_DEFAULTS, DnsDefaults, NetworkFiles
 from .ports import Networks
 from .publish import wanted_ports
 
@@ -45,12 +45,13 @@ class Connections:
         layout: Layout,
         events: Events,
         host_gateways: Callable[[], list[str]],
+        dns: DnsDefaults = NO_DEFAULTS,
     ) -> None:
         """``host_gateways``: what ``--add-host name:host-gateway`` stands for."""
         self._networks = networks
         self._drivers = drivers
         self._events = events
-        self.files = NetworkFiles(layout, host_gateways)
+        self.files = NetworkFiles(layout, host_gateways, dns)
 
     def connect(self, record: Container, undo: ExitStack) -> Connected:
         """Join every network of the record. Raises NetworkMissing and what the drivers raise."""

@@ -19,6 +19,7 @@ from sampan.model.image import Image
 
 from .collaborators import ImageSource, MountResolver, Validator
 from .defaults import EngineDefaults, complete_host
+from .endpoints import require_usable
 from .imageconfig import entrypoint_and_args, merge_config
 from .ledger import Ledger
 from .names import NameTaken, random_name, require_valid_name
@@ -56,6 +57,7 @@ class Creator:
         """The new id and warnings. Raises InvalidArgument, NotFound (image) or Conflict (name); then
         nothing is left."""
         warnings = list(self._validate(config, host))
+        require_usable(networks)
         image = await self._images.resolve(config.image, platform) if config.image else None
         container_id = new_id()
         with self._reserve(name, container_id) as bare_name:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
+
 from sampan.base.errors import InvalidArgument
 from sampan.formats.hosts import render_hosts, resolve_extra_hosts
 from sampan.formats.resolv import (
@@ -30,7 +32,12 @@ class ResolverSource:
         self._text: str | None = None
         self._parsed = ResolvConf()
 
+    def host(self) -> ResolvConf:
+        """The file as it is: in the host's namespace its name servers are reached, local ones too."""
+        return parse(_read(self._path), self._path)
+
     def current(self) -> ResolvConf:
+        """The file with name servers that a container may be able to reach."""
         path, text = self._path, _read(self._path)
         if uses_systemd_stub(text) and (real := _read(SYSTEMD_PATH)):
             path, text = SYSTEMD_PATH, real
@@ -39,12 +46,26 @@ class ResolverSource:
         return self._parsed
 
 
+class DnsDefaults(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon's --dns, --dns-search and --dns-opt, for containers that say nothing."""
+
+    servers: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+NO_DEFAULTS = DnsDefaults()
+
+
 class NetworkFiles:
     """Renders the three files from a record and its endpoints."""
 
-    def __init__(self, layout: Layout, host_gateways: Callable[[], list[str]]) -> None:
+    def __init__(
+        self, layout: Layout, host_gateways: Callable[[], list[str]], dns: DnsDefaults = NO_DEFAULTS
+    ) -> None:
         self._layout = layout
         self._gateways = host_gateways
+        self._dns = dns
         self._resolver = ResolverSource()
 
     def write(
@@ -66,8 +87,8 @@ class NetworkFiles:
             extra = resolve_extra_hosts(record.host.extra_hosts or (), self._gateways())
         except ValueError as error:
             raise InvalidArgument(str(error)) from error
-        if record.host.network_mode == "host":
-            return _read(HOST_HOSTS) + "".join(f"{address}\t{name}\n" for address, name in extra)
+        if record.host.network_mode == "host" and not extra:
+            return _read(HOST_HOSTS)  # with --add-host it is an own file, so that names can be overridden
         addresses = [a for e in endpoints.values() for a in (e.ip_address, e.global_ipv6_address)]
         return render_hosts(
             hostname=record.config.hostname,
@@ -78,13 +99,14 @@ class NetworkFiles:
 
     def _resolv(self, record: Container, endpoints: Mapping[str, Endpoint]) -> str:
         host = record.host
+        shares_host = host.network_mode == "host"
         conf = override(
-            self._resolver.current(),
-            nameservers=host.dns or (),
-            search=host.dns_search or (),
-            options=host.dns_options or (),
+            self._resolver.host() if shares_host else self._resolver.current(),
+            nameservers=host.dns or self._dns.servers,
+            search=host.dns_search or self._dns.search,
+            options=host.dns_options or self._dns.options,
         )
-        if host.network_mode != "host":
+        if not shares_host:
             conf = for_bridge(conf, ipv6=any(e.global_ipv6_address for e in endpoints.values()))
         return render(conf)
 

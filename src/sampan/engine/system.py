@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -65,7 +65,9 @@ class System:
         images: Images,
         volumes: Volumes,
         events: Events,
+        network_warnings: Callable[[], list[str]] = list,
     ) -> None:
+        self._network_warnings = network_warnings
         self._settings = settings
         self._host = host
         self._registry = registry
@@ -231,6 +233,7 @@ class System:
             found += [f"WARNING: No {names[0] % kind} support" for kind in names[1]]
         if not _forwarding():
             found.append("WARNING: IPv4 forwarding is disabled")
+        found += self._network_warnings()
         if self._settings.seccomp_profile != "builtin":
             found.append("WARNING: daemon is not using the default seccomp profile")
         found += [
