@@ -74,7 +74,7 @@ busybox sh -c 'exit 3'
 --mac-address 92:d0:c6:0a:29:33 busybox
 --mac-address 92:d0:c6:0a:29:33 --network mynet busybox
 --mac-address 92:d0:c6:0a:29:33 --network host busybox
---dns 1.1.1.1 --dns 2001:DB8::1 --dns-search a.org --dns-search . --dns-option ndots:2 --dns-opt rotate busybox
+--dns 1.1.1.1 --dns 2001:DB8::1 --dns-search a.org --dns-search . --dns-option ndots:2 --dns-opt x busybox
 --add-host a:1.2.3.4 --add-host b=2001:db8::1 --add-host c:host-gateway --add-host d=[::1] busybox
 -p 80 -p 8080:80 -p 127.0.0.1:8443:443 busybox
 -p 53:53/udp -p 53:53/tcp -p 9000/sctp busybox

@@ -77,14 +77,12 @@ def test_a_single_dash_is_a_word() -> None:
         (["--name"], "flag needs an argument: --name"),
         (["-an"], "flag needs an argument: 'n' in -an"),
         (
-            ["-n", "many"],
-            'invalid argument "many" for "-n, --count" flag: '
-            'strconv.ParseInt: parsing "many": invalid syntax',
+            ["-n", "x"],
+            'invalid argument "x" for "-n, --count" flag: strconv.ParseInt: parsing "x": invalid syntax',
         ),
         (
-            ["--all=maybe"],
-            'invalid argument "maybe" for "-a, --all" flag: '
-            'strconv.ParseBool: parsing "maybe": invalid syntax',
+            ["--all=x"],
+            'invalid argument "x" for "-a, --all" flag: strconv.ParseBool: parsing "x": invalid syntax',
         ),
     ],
 )

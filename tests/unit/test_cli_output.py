@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[2]
 CONTAINERS = (
     b'[{"Id":"0123456789abcdef0123","Names":["/web","/other/link"],"Image":"busybox@sha256:12",'
     b'"ImageID":"sha256:ab",'
-    b'"Command":"sleep 1000000000000000","Created":1,"Ports":[{"IP":"0.0.0.0","PrivatePort":80,"PublicPort":8080,'
+    b'"Command":"sleep 1000000000000000","Created":1,"Ports":[{"IP":"0.0.0.0",'
+    b'"PrivatePort":80,"PublicPort":8080,'
     b'"Type":"tcp"}],"Labels":{"b":"2","a":"1"},"State":"exited","Status":"Exited (1) 2 days ago",'
     b'"NetworkSettings":{"Networks":{"bridge":{}}},"Mounts":[{"Name":"data","Driver":"local"}]}]'
 )
