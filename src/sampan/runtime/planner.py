@@ -290,6 +290,9 @@ def _mount_operations(entry: OCIMount, spec: RuntimeSpec, host: Host) -> list[Op
             # a path of another container: only its own mount namespace can clone it
             _, _, pid, _, inside = source.split("/", 4)
             namespace, source = f"/proc/{pid}/ns/mnt", f"/{inside}"
+        elif source.startswith("/proc/") and source.split("/")[3:4] == ["fd"]:
+            # what another process has opened can be cloned in the mount namespace it was opened in
+            namespace = f"/proc/{source.split('/')[2]}/ns/mnt"
         add, clear = options.add | options.deep_add, options.clear | options.deep_clear
         deep = bool(options.deep_add or options.deep_clear)
         return [["bind", source, entry.destination, recursive, add, clear, options.spread, deep, namespace]]
