@@ -12,9 +12,9 @@ Standard library only: runs in the process that becomes a container.
 
 from __future__ import annotations
 
+import _socket as socket  # the Python half of it is 1 MB of heap in every process of the runtime
 import errno
 import os
-import socket
 from struct import Struct
 
 Request = tuple[str, int, int, bytes]

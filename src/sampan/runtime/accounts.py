@@ -6,7 +6,10 @@ Read inside the container, after pivot_root, so that no link in the image leads 
 from __future__ import annotations
 
 import os
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the typing module is 1.6 MB of heap that every fork would carry page tables for
+    from typing import Any
 
 _LARGEST = 2**31 - 1
 _LARGEST_FILE = 1 << 18

@@ -24,7 +24,6 @@ import select
 import struct
 import termios
 import time
-from typing import Any
 
 from sampan.kernel import process as proc
 from sampan.kernel.cgroup import steps as cgroup
@@ -32,7 +31,11 @@ from sampan.kernel.logfile import JsonFileWriter
 from sampan.kernel.netlink import create_veth
 from sampan.runtime import sandbox
 
-Program = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the typing module is 1.6 MB of heap that every fork would carry page tables for
+    from typing import Any
+
+    Program = dict[str, Any]
 
 _CHUNK = 65536
 _HIGH_WATER = 1 << 20

@@ -11,18 +11,16 @@ everything that is not the command's own fault).
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
+import _socket
 import errno
 import fcntl
 import marshal
 import os
 import resource
-import signal
-import socket
 import stat
 import struct
 import termios
-from collections.abc import Callable
-from typing import Any
 
 from sampan.kernel import mount as mnt
 from sampan.kernel import process as proc
@@ -32,7 +30,14 @@ from sampan.kernel.paths import make_directories, make_file, open_in_root
 from sampan.kernel.syscalls import check, libc
 from sampan.runtime.accounts import resolve_user
 
-Operation = list[Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the typing module is 1.6 MB of heap that every fork would carry page tables for
+    from collections.abc import Callable
+    from typing import Any
+
+    Operation = list[Any]
+else:
+    Operation = list
 
 _ioctl = fcntl.ioctl
 _NULL = os.makedev(1, 3)
@@ -40,12 +45,12 @@ _NULL = os.makedev(1, 3)
 _TIOCSPTLCK = 0x40045431
 _TIOCGPTN = 0x80045430
 _CHANGED_SIGNALS = (
-    signal.SIGPIPE,
-    signal.SIGXFSZ,
-    signal.SIGCHLD,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGTERM,
+    _signal.SIGPIPE,
+    _signal.SIGXFSZ,
+    _signal.SIGCHLD,
+    _signal.SIGINT,
+    _signal.SIGHUP,
+    _signal.SIGTERM,
 )
 """What the interpreter and the spawner ignore or handle, and execve would hand on as ignored."""
 
@@ -62,7 +67,7 @@ class SandboxError(Exception):
 class Sandbox:
     """What the operations share while the process takes shape."""
 
-    def __init__(self, sync: socket.socket) -> None:
+    def __init__(self, sync: _socket.socket) -> None:
         self.sync = sync
         """To the monitor: fds and readiness out, permission to go on in."""
         self.root_fd = -1
@@ -382,7 +387,7 @@ def console(sandbox: Sandbox, height: int, width: int) -> None:
     for fd in (tree, path_fd, target):
         os.close(fd)
     sandbox.slave_fd = slave
-    socket.send_fds(sandbox.sync, [b"tty"], [master])
+    _send_terminal(sandbox, master)
     os.close(master)
 
 
@@ -396,8 +401,13 @@ def terminal(sandbox: Sandbox, height: int, width: int) -> None:
     if height and width:
         _ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
     sandbox.slave_fd = os.open(f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    socket.send_fds(sandbox.sync, [b"tty"], [master])
+    _send_terminal(sandbox, master)
     os.close(master)
+
+
+def _send_terminal(sandbox: Sandbox, master: int) -> None:
+    rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", master))
+    sandbox.sync.sendmsg([b"tty"], [rights])
 
 
 def _unlock(master: int) -> int:
@@ -448,7 +458,7 @@ def links(_: Sandbox, specs: list[list[Any]]) -> None:
     """A network namespace of our own and its links: the host ends are made through a socket that was
     opened in the host's namespace and stays there."""
     with NetlinkSocket() as host:
-        indexes = [socket.if_nametoindex(spec[1]) for spec in specs]
+        indexes = [_socket.if_nametoindex(spec[1]) for spec in specs]
         proc.unshare(proc.CLONE_NEWNET)
         here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         for index, (host_name, _bridge, name, mac, mtu, *_addresses) in zip(indexes, specs, strict=True):
@@ -567,7 +577,7 @@ def open_fifo(sandbox: Sandbox, path: str) -> None:
 def await_start(sandbox: Sandbox) -> None:
     """Between create and start: opening a FIFO for writing waits for somebody who reads."""
     sandbox.sync.send(b"ready")
-    sandbox.sync.shutdown(socket.SHUT_RDWR)
+    sandbox.sync.shutdown(_socket.SHUT_RDWR)
     fd = os.open(f"/proc/self/fd/{sandbox.fifo_fd}", os.O_WRONLY | os.O_CLOEXEC)
     os.write(fd, b"0")
     os.close(fd)
@@ -606,8 +616,8 @@ def execute(
             os.dup2(sandbox.slave_fd, number)
         _ioctl(0, termios.TIOCSCTTY, 0)
     for number in _CHANGED_SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
     os.umask(umask)
     try:
         if os.getcwd() != cwd:
@@ -618,7 +628,7 @@ def execute(
     if not any(entry.startswith("HOME=") for entry in environment):
         environment = [*environment, f"HOME={sandbox.user['home']}"]
     if guarded:
-        proc.set_parent_death_signal(signal.SIGKILL)
+        proc.set_parent_death_signal(_signal.SIGKILL)
     proc.close_on_exec_from(first_closed)
     pairs = dict(entry.partition("=")[::2] for entry in environment if "=" in entry)
     _exec_first(arguments, pairs, [entry for entry in environment if "=" in entry])
@@ -714,7 +724,7 @@ def become(sync_fd: int, stdio: tuple[int, ...], operations: memoryview) -> None
     ``operations`` is the marshalled list: decoded here, it takes no memory of the monitor.
     What goes wrong is sent to the monitor as ``marshal((message, exit_code))`` after the byte ``E``.
     """
-    sync = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, sync_fd)
+    sync = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, sync_fd)
     try:
         for number, fd in enumerate(stdio):
             os.dup2(fd, number)

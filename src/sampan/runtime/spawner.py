@@ -9,10 +9,10 @@ A request is one SOCK_SEQPACKET message, the marshalled program, with descriptor
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import _socket
 import gc
 import os
-import signal
 import struct
 import sys
 
@@ -45,10 +45,10 @@ def serve(requests: _socket.socket) -> None:
 def main(fd: int) -> None:
     """Run on descriptor ``fd``, a SOCK_SEQPACKET socket."""
     os.setsid()
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    for number in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM):
         # ended by its daemon's socket alone, so that a signal to a whole session loses no request
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # monitors are reaped by the kernel
+        _signal.signal(number, _signal.SIG_IGN)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # monitors are reaped by the kernel
     requests = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
     # inherited by every monitor, which would pay for naming itself
     proc.set_name("sampan-monitor")
