@@ -92,8 +92,11 @@ def read_umask() -> int:
 class TreeWriter:
     """Writes entries below ``root_fd`` (kept open by the caller). Use once, within ``with``."""
 
-    def __init__(self, root_fd: int, policy: UnpackPolicy) -> None:
+    def __init__(self, root_fd: int, policy: UnpackPolicy, base: bytes = b"") -> None:
+        """``base`` is an existing directory below the root, without leading slash, that names start at;
+        links are still resolved from the root."""
         self._root = root_fd
+        self._base = base
         self._policy = policy
         self._resolve = RESOLVE_NO_MAGICLINKS | (RESOLVE_BENEATH if policy.strict else RESOLVE_IN_ROOT)
         self._umask = read_umask()
@@ -180,13 +183,13 @@ class TreeWriter:
         cleaned = self._clean(raw)
         if len(self._parents) >= _CACHED_PARENTS:
             self._forget_parents()
-        fd = self._ensure_directory(cleaned) if cleaned else os.dup(self._root)
+        fd = self._ensure_directory(cleaned) if cleaned or self._base else os.dup(self._root)
         self._parents[raw] = fd
         return fd
 
     def _ensure_directory(self, path: bytes) -> int:
         try:
-            return open_in_root(self._root, path or b".", os.O_PATH | os.O_DIRECTORY, 0, self._resolve)
+            return self._open(path, os.O_PATH | os.O_DIRECTORY)
         except FileNotFoundError:
             if not path:
                 raise
@@ -202,7 +205,12 @@ class TreeWriter:
             ) from None
         finally:
             os.close(parent)
-        return open_in_root(self._root, path, os.O_PATH | os.O_DIRECTORY, 0, self._resolve)
+        return self._open(path, os.O_PATH | os.O_DIRECTORY)
+
+    def _open(self, path: bytes, flags: int) -> int:
+        if self._base:
+            path = self._base + b"/" + path
+        return open_in_root(self._root, path or b".", flags, 0, self._resolve)
 
     def _forget_parents(self) -> None:
         for fd in (*self._parents.values(), *self._stale):
@@ -280,9 +288,7 @@ class TreeWriter:
             raise HostileArchive(f"invalid hardlink {_show(entry.name)} -> {_show(entry.linkname)}")
         source = self._parents.get(target_parent_name)
         if source is None:
-            source = open_in_root(
-                self._root, target_parent_name or b".", os.O_PATH | os.O_DIRECTORY, 0, self._resolve
-            )
+            source = self._open(target_parent_name, os.O_PATH | os.O_DIRECTORY)
             self._parents[target_parent_name] = source
         try:
             same = os.stat(base, dir_fd=parent, follow_symlinks=False)
@@ -388,13 +394,7 @@ class TreeWriter:
         for path, entry in reversed(self._directories.items()):
             cleaned = self._clean(path)
             try:
-                fd = open_in_root(
-                    self._root,
-                    cleaned or b".",
-                    os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW,
-                    0,
-                    self._resolve,
-                )
+                fd = self._open(cleaned, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             except (FileNotFoundError, NotADirectoryError):
                 continue  # a later entry replaced it
             except OSError as error:

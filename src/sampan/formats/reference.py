@@ -23,7 +23,8 @@ _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _HOST_PART = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _DOMAIN = rf"(?:{_HOST_PART}(?:\.{_HOST_PART})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
-_DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
+_ALGORITHM = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*"
+_DIGEST = rf"{_ALGORITHM}:[0-9a-fA-F]{{32,}}"
 _REFERENCE = re.compile(
     rf"({_DOMAIN})/({_COMPONENT}(?:/{_COMPONENT})*)(?::({_TAG}))?(?:@({_DIGEST}))?", re.ASCII
 )
@@ -94,7 +95,7 @@ def is_identifier(text: str) -> bool:
 def check_digest(text: str) -> None:
     """Raises InvalidReference with go-digest's texts."""
     algorithm, colon, digits = text.partition(":")
-    if not colon or not algorithm or not re.fullmatch(_DIGEST.split(":")[0], algorithm, re.ASCII):
+    if not colon or not algorithm or not re.fullmatch(_ALGORITHM, algorithm, re.ASCII):
         raise InvalidReference("invalid checksum digest format")
     wanted = _DIGEST_LENGTHS.get(algorithm)
     if wanted is None:
