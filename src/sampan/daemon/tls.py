@@ -110,7 +110,11 @@ class TlsLayer(asyncio.Protocol):
 
     def _read(self) -> None:
         while not self._input_ended:
-            data = self._tls.read(READ_SIZE)
+            try:
+                data = self._tls.read(READ_SIZE)
+            except ssl.SSLZeroReturnError:
+                # The same as b"", once we have sent close_notify ourselves.
+                data = b""
             if not data:
                 self._end_input()
                 break
