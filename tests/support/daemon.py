@@ -46,14 +46,16 @@ class Daemon:
             *("--cgroup-parent", self.cgroup_parent, *self._arguments),
         ]
 
-    def start(self, environment: dict[str, str] | None = None) -> Daemon:
-        """Returns once it answers a ping."""
+    def start(self, environment: dict[str, str] | None = None, *, may_die: bool = False) -> Daemon:
+        """Returns once it answers a ping; with may_die also when it has ended instead."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
             )
         deadline = time.monotonic() + 30
         while not self.answers():
+            if may_die and self._process.poll() is not None:
+                return self
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"sampand does not answer:\n{self.log_tail()}")
             time.sleep(0.01)
