@@ -17,7 +17,7 @@ from sampan.kernel.netlink import NetlinkSocket
 from sampan.kernel.nftables import NftSocket, run_ruleset
 from sampan.model.container import Endpoint, EndpointConfig, EndpointIPAMConfig, PortBinding
 from sampan.model.network import Network
-from sampan.net.errors import AddressInUse, InvalidPort, PortInUse, PublishFailed
+from sampan.net.errors import AddressInUse, DeviceFailed, InvalidPort, PortInUse, PublishFailed
 from sampan.net.settings import NetworkSettings
 from sampan.net.stack import NetworkStack, default_bridge, remove_everything
 
@@ -459,6 +459,25 @@ def test_a_foreign_bridge_is_used_and_kept(host: Host) -> None:
     host.stack.containers.disconnect("web")
     host.stack.close()
     assert BRIDGE in link_names()
+
+
+def test_an_own_bridge_takes_on_new_settings(host: Host) -> None:
+    host.start(ipv6=True)
+    first = host.network.pools[1].subnet
+    host.stack.let_go()
+    host.start_with(NetworkSettings(bridge=BRIDGE, bip="10.51.0.1/24", ipv6=True))
+    assert host.network.pools[0].gateway == "10.51.0.1"
+    assert host.network.pools[1].subnet == first
+    with NetlinkSocket() as route:
+        addresses = links.list_addresses(route, socket.if_nametoindex(BRIDGE))
+    assert [text for text in addresses if ":" not in text] == ["10.51.0.1/24"]
+
+
+def test_a_bridge_that_fails_half_way_is_not_left(host: Host) -> None:
+    before = link_names()
+    with pytest.raises(DeviceFailed, match=f"failed to set up bridge {BRIDGE}"):
+        host.start_with(NetworkSettings(bridge=BRIDGE, bip="10.52.0.1/24", bip6="::1/64", ipv6=True))
+    assert link_names() == before
 
 
 def test_subnet_avoids_the_hosts_routes(host: Host) -> None:

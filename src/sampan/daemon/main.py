@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -85,10 +86,18 @@ def _serve(settings: Settings, spawner: Spawner) -> int:
 
     from .service import Service
 
+    _allow_descriptors()
     # Collections during start-up find nothing; afterwards what was loaded stays and is looked at no more.
     gc.disable()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(Service(settings, spawner).run())
+
+
+def _allow_descriptors() -> None:
+    """Every running container and every published port keeps one open, and select(2) is not used here. Not
+    before the spawner has started: containers inherit its limits."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _make_directories(settings: Settings) -> None:

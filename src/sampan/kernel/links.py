@@ -159,6 +159,16 @@ def ensure_address(route: NetlinkSocket, name: str, index: int, address: str) ->
             raise
 
 
+def delete_address(route: NetlinkSocket, name: str, index: int, address: str) -> None:
+    """Idempotent. Raises OSError."""
+    _, _, _, body = address_request(name, index, address)
+    try:
+        route.execute([(f"delete address {address} of {name}", RTM_DELADDR, 0, body)])
+    except OSError as error:
+        if error.errno != errno.EADDRNOTAVAIL:
+            raise
+
+
 def accept_loopback6(route: NetlinkSocket, name: str, index: int) -> None:
     """Let answers to ``::1`` come in through this interface once address translation has put it back as
     their destination: IPv6 has no route_localnet, and looks for ``::1`` strictly at the interface a packet

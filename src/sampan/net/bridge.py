@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import os
 from collections.abc import Callable
@@ -55,9 +56,12 @@ class BridgeDriver:
         alias: str,
         ip_forward: bool = True,
         pools: tuple[IPNetwork, ...] = DEFAULT_POOLS,
+        host_id: str = "",
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """``alias`` marks the bridges made here: a bridge with another one is used, never deleted."""
+        """``alias`` marks the bridges made here: a bridge with another one is used, never deleted.
+        ``host_id`` is any text that differs between hosts."""
+        self._host_id = host_id
         self._firewall = firewall
         self._alias = alias
         self._ip_forward = ip_forward
@@ -116,9 +120,8 @@ class BridgeDriver:
         return any(other.version == wanted.version and other.overlaps(wanted) for other in others)
 
     def _choose(self, version: int, network: Network, route: NetlinkSocket) -> IPNetwork:
-        if version == 6:  # RFC 4193: random, so that two hosts' networks do not meet
-            packed = bytes([0xFD]) + self._random(5) + bytes(10)
-            return ipaddress.IPv6Network((packed, 64))
+        if version == 6:
+            return unique_local_subnet(self._host_id, network.options.get(OPTION_NAME) or network.id)
         taken = [parse_network(text) for text in (*links.list_routes(route), *links.list_addresses(route))]
         return choose_subnet(taken, self._pools)
 
@@ -151,15 +154,27 @@ class BridgeDriver:
         name = live.rules.name
         if present is not None and present.kind != "bridge":
             raise InvalidNetworkSetting(f"existing interface {name} is not a bridge")
-        if present is None:
-            mac = bytes([0x02, 0x42]) + self._random(4)
-            index = links.create_bridge(route, name, mac=mac.hex(":"), mtu=live.mtu, alias=self._alias)
-        else:
-            index = present.ifindex
+        if present is not None:
+            self._configure(route, network, live, present.ifindex)
+            return
+        mac = bytes([0x02, 0x42]) + self._random(4)
+        index = links.create_bridge(route, name, mac=mac.hex(":"), mtu=live.mtu, alias=self._alias)
+        try:
+            self._configure(route, network, live, index)
+        except OSError:
+            links.delete_link(route, name)
+            raise
+
+    def _configure(self, route: NetlinkSocket, network: Network, live: _Live, index: int) -> None:
+        name = live.rules.name
         self._write_sysctls(name, network)
-        for pool in network.pools:
-            length = parse_network(pool.subnet).prefixlen
-            links.ensure_address(route, name, index, f"{pool.gateway}/{length}")
+        wanted = [f"{pool.gateway}/{parse_network(pool.subnet).prefixlen}" for pool in network.pools]
+        for address in wanted:
+            links.ensure_address(route, name, index, address)
+        if live.owned:  # from a daemon with other settings
+            for address in links.list_addresses(route, index):
+                if address not in wanted and not ipaddress.ip_interface(address).is_link_local:
+                    links.delete_address(route, name, index, address)
         links.set_up(route, name, index)
         if network.enable_ipv6:
             links.accept_loopback6(route, name, index)
@@ -187,11 +202,6 @@ class BridgeDriver:
                     links.delete_link(route, live.rules.name)
             except OSError as error:
                 raise DeviceFailed(f"failed to remove bridge {live.rules.name}: {error.strerror}") from error
-
-    def gateways(self, network_id: str) -> list[str]:
-        """The host's own addresses on the network's bridge: what ``host-gateway`` stands for."""
-        live = self._live.get(network_id)
-        return [text for text in (live.gateway4, live.gateway6) if text] if live else []
 
     def attach(self, network: Network, endpoint_id: str, config: EndpointConfig) -> Attached:
         live = self._require(network)
@@ -274,6 +284,12 @@ class BridgeDriver:
         if live is None:
             raise DeviceFailed(f"network {network.name} has no bridge; restart the daemon to make it again")
         return live
+
+
+def unique_local_subnet(host_id: str, network_name: str) -> ipaddress.IPv6Network:
+    """RFC 4193, 3.2.2: unlikely to be another host's, and the same after every start."""
+    digest = hashlib.sha256(f"{host_id}/{network_name}".encode()).digest()
+    return ipaddress.IPv6Network((bytes([0xFD]) + digest[:7] + bytes(8), 64))
 
 
 def _take(network: Network, version: int, pool: AddressPool | None, asked: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Callable
 
 from sampan.base.errors import NotFound
@@ -49,6 +50,7 @@ class NetworkStack:
             alias=alias_of(instance),
             ip_forward=settings.ip_forward,
             pools=subnet_pools(settings),
+            host_id=read_host_id(),
         )
         self.drivers: dict[str, Driver] = {
             "bridge": self._bridges,
@@ -132,6 +134,15 @@ class NetworkStack:
         """Close what is open and change nothing in the kernel: all of it stays in force."""
         self._ports.close()
         self._firewall.close()
+
+
+def read_host_id() -> str:
+    """machine-id(5), or the host's name where there is none."""
+    try:
+        with open("/etc/machine-id", encoding="ascii") as file:
+            return file.read().strip() or os.uname().nodename
+    except OSError:
+        return os.uname().nodename
 
 
 def table_of(instance: str) -> str:
