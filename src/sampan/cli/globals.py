@@ -12,7 +12,7 @@ GLOBALS = (
         "config", "", "string", "Location of client configuration files (accepted, not used)", hidden=True
     ),
     Option("context", "c", "string", "Name of a context (accepted, not used)", hidden=True),
-    Option("debug", "D", BOOL, "Show what goes wrong in detail"),
+    Option("debug", "D", BOOL, "Tell each request to the daemon"),
     Option("host", "H", "string", "Daemon to connect to, unix:///PATH or tcp://HOST:PORT"),
     Option("log-level", "l", "string", "Accepted for Docker's sake", default="info", hidden=True),
     Option("tls", "", BOOL, "Use TLS without verifying the daemon"),

@@ -7,6 +7,7 @@ both ways, and connections that turn into raw streams (RFC 9112; hijacking is Do
 from __future__ import annotations
 
 import _socket
+import sys
 
 from sampan.cli import jsontext
 from sampan.cli.failure import Failure, Refused, Unreachable
@@ -69,7 +70,7 @@ class Connection:
         while (end := self.buffer.find(mark, start)) < 0:
             start = max(0, len(self.buffer) - len(mark))
             if not self.fill():
-                raise ConnectionResetError("the daemon closed the connection")
+                raise ConnectionResetError("unexpected EOF: the daemon closed the connection")
         data = bytes(self.buffer[: end + len(mark)])
         del self.buffer[: end + len(mark)]
         return data
@@ -153,7 +154,9 @@ class Response:
         data = connection.take(limit if self._left < 0 else min(limit, self._left))
         if not data:
             if self._left > 0:
-                raise ConnectionResetError("the daemon closed the connection in the middle of its answer")
+                raise ConnectionResetError(
+                    "unexpected EOF: the daemon closed the connection in the middle of its answer"
+                )
             self._release()
             return b""
         if self._left > 0:
@@ -197,9 +200,10 @@ class Response:
 class Client:
     """The Engine API at one address."""
 
-    def __init__(self, endpoint: Endpoint, version: str = API_VERSION) -> None:
+    def __init__(self, endpoint: Endpoint, version: str = API_VERSION, trace: bool = False) -> None:
         self.endpoint = endpoint
         self.version = version
+        self._trace = trace
         self._idle: Connection | None = None
         self._connections: list[Connection] = []
 
@@ -271,6 +275,8 @@ class Client:
         target = f"/v{self.version}{quote(path)}"
         if query:
             target += "?" + "&".join(f"{name}={quote(value)}" for name, value in query)
+        if self._trace:
+            print(f"sampan: {method} {target}", file=sys.stderr, flush=True)
         lines = [f"{method} {target} HTTP/1.1", f"Host: {self.endpoint.host}", "User-Agent: Sampan-Client"]
         lines += [f"{name}: {value}" for name, value in headers]
         if length is None:

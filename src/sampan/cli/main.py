@@ -231,7 +231,7 @@ def _run(session: Session, words: list[str]) -> int:
 
 def _os_text(error: OSError) -> str:
     name = f"{error.filename}: " if error.filename else ""
-    return f"{name}{(error.strerror or str(error)).lower()}"
+    return f"{name}{error.strerror.lower() if error.strerror else error}"
 
 
 def _report(failure: Failure) -> int:

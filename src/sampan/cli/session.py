@@ -38,12 +38,12 @@ class Session:
             )
             tls = self._tls or _tls_of_environment()
             endpoint = Endpoint(address, tls)
-            self._client = Client(endpoint, environment("DOCKER_API_VERSION") or API_VERSION)
+            self._client = Client(endpoint, environment("DOCKER_API_VERSION") or API_VERSION, self.debug)
         return self._client
 
     def another_client(self) -> Client:
         """A client with a connection of its own, for what goes on beside a stream."""
-        other = Client(self.client.endpoint, self.client.version)
+        other = Client(self.client.endpoint, self.client.version, self.debug)
         self._others.append(other)
         return other
 

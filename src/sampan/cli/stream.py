@@ -39,23 +39,32 @@ class Frames:
     def feed(self, data: bytes) -> None:
         """Whole frames go to ``emit(stream, payload)``; a long frame goes in pieces."""
         buffer = self._buffer + data if self._buffer else data
-        position = 0
-        while len(buffer) - position >= _HEADER_SIZE:
+        self._buffer = b""
+        position, end = 0, len(buffer)
+        # A log of short lines has thousands of frames in one piece: neighbours go out in one write.
+        run: list[bytes] = []
+        run_kind = 0
+        while end - position >= _HEADER_SIZE:
             kind = buffer[position]
-            size = int.from_bytes(buffer[position + 4 : position + _HEADER_SIZE], "big")
             start = position + _HEADER_SIZE
-            payload = buffer[start : start + size]
-            if len(payload) < size:
-                if payload:
-                    self._emit(kind, payload)
+            size = int.from_bytes(buffer[position + 4 : start], "big")
+            if kind != run_kind and run:
+                self._emit(run_kind, b"".join(run))
+                run.clear()
+            run_kind = kind
+            if start + size > end:
+                run.append(buffer[start:])
                 # What is missing stays a frame of its own, so the state is bytes alone.
-                rest = size - len(payload)
-                self._buffer = buffer[position : position + 4] + rest.to_bytes(4, "big")
-                return
-            if payload:
-                self._emit(kind, payload)
+                missing = start + size - end
+                self._buffer = buffer[position : position + 4] + missing.to_bytes(4, "big")
+                position = end
+                break
+            run.append(buffer[start : start + size])
             position = start + size
-        self._buffer = buffer[position:]
+        if payload := b"".join(run):
+            self._emit(run_kind, payload)
+        if position < end:
+            self._buffer = buffer[position:]
 
 
 def emit_to_terminal(kind: int, payload: bytes) -> None:

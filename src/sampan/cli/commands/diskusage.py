@@ -104,6 +104,8 @@ def _verbose(usage: Item, source: str) -> int:
     print("\nLocal Volumes space usage:\n")
     table.write(View(VOLUMES.columns, ("Name", "Links", "Size")), volumes)
     print(f"\nBuild cache usage: {human_size(usage.get('BuilderSize') or 0)}\n")
+    heads = ("CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED")
+    print(table.align([heads]), end="")
     return 0
 
 

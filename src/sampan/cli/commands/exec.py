@@ -71,13 +71,13 @@ def _attachable(session: Session, name: str) -> dict[str, Any]:
     container: dict[str, Any] = session.client.call("GET", f"/containers/{name}/json")
     state = container["State"]
     for key, text in (
-        ("Paused", "cannot attach to a paused container, unpause it first"),
-        ("Restarting", "cannot attach to a restarting container, wait until it is running"),
+        ("Paused", "You cannot attach to a paused container, unpause it first"),
+        ("Restarting", "You cannot attach to a restarting container, wait until it is running"),
     ):
         if state.get(key):
             raise Failure(text)
     if not state["Running"]:
-        raise Failure("cannot attach to a stopped container, start it first")
+        raise Failure("You cannot attach to a stopped container, start it first")
     return container
 
 

@@ -35,7 +35,7 @@ def _find_any(query: list[tuple[str, str]]) -> Find:
             except Refused as refused:
                 if refused.code not in (404, 501):
                     raise
-        raise Failure(f"error: no such object: {name}")
+        raise Failure(f"Error: No such object: {name}")
 
     return find
 
@@ -66,10 +66,13 @@ def _print_template(source: str, found: list[Any]) -> None:
 
     try:
         template = Template(source)
+    except TemplateError as error:
+        raise Failure(f"template parsing error: {error}", 64) from None
+    try:
         for item in found:
             print(template.render(item))
     except TemplateError as error:
-        raise Failure(f"template parsing error: {error}", 64) from None
+        raise Failure(f"template parsing error: {error}") from None
 
 
 def inspect(session: Session, values: Values, words: list[str]) -> int:

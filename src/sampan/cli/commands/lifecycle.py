@@ -117,7 +117,7 @@ def rename(session: Session, values: Values, words: list[str]) -> int:
         _request(session, "POST", f"/containers/{old}/rename", [("name", new)])
     except Failure as failure:
         session.warn(failure.message)
-        raise Failure(f'Error: failed to rename container named "{old}"') from None
+        raise Failure(f"Error: failed to rename container named {old}") from None
     return 0
 
 

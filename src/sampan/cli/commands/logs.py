@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.cli.moments import moment
+from sampan.cli.moments import moment_option
 from sampan.cli.options import BOOL, STRING, Command, Option, Values
 from sampan.cli.session import Session
 from sampan.cli.stream import Frames, emit_to_terminal, write_all
@@ -14,7 +14,7 @@ _FRAMED = "application/vnd.docker.multiplexed-stream"
 def logs(session: Session, values: Values, words: list[str]) -> int:
     query = [("stdout", "1"), ("stderr", "1")]
     query += [(name, "1") for name in ("follow", "timestamps", "details") if values.flag(name)]
-    query += [(name, moment(values.text(name))) for name in ("since", "until") if values.text(name)]
+    query += moment_option(values, "since") + moment_option(values, "until")
     query.append(("tail", values.text("tail")))
     response = session.client.request("GET", f"/containers/{words[0]}/logs", query)
     kind = response.headers.get("content-type", "")

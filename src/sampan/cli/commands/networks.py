@@ -5,6 +5,7 @@ from __future__ import annotations
 from sampan.cli import runvalues, table
 from sampan.cli.failure import Failure, Refused
 from sampan.cli.filters import encoded, filter_option
+from sampan.cli.moments import go_time
 from sampan.cli.options import BOOL, INT, STRING, Command, Option, Values
 from sampan.cli.session import Session
 from sampan.cli.table import Column, View
@@ -23,7 +24,7 @@ def _flag(name: str, default: bool = False) -> Any:
 
 NETWORKS = View(
     {
-        "CreatedAt": Column("CREATED AT", lambda item, _: item["Created"]),
+        "CreatedAt": Column("CREATED AT", lambda item, _: go_time(item["Created"])),
         "Driver": Column("DRIVER", lambda item, _: item["Driver"]),
         "ID": Column("NETWORK ID", lambda item, short: short_id(item["Id"]) if short else item["Id"]),
         "IPv4": Column("IPV4", _flag("EnableIPv4", True)),

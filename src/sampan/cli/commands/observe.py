@@ -8,7 +8,7 @@ from sampan.cli import jsontext, table
 from sampan.cli.containerview import local_time
 from sampan.cli.failure import Failure
 from sampan.cli.filters import encoded, filter_option
-from sampan.cli.moments import moment
+from sampan.cli.moments import moment_option
 from sampan.cli.options import BOOL, STRING, Command, Option, Values
 from sampan.cli.ports import split_protocol
 from sampan.cli.session import Session
@@ -29,7 +29,7 @@ def top(session: Session, values: Values, words: list[str]) -> int:
 
 
 def _top_table(rows: list[list[str]]) -> str:
-    widths = [max(10, *(len(row[index]) + 3 for row in rows)) for index in range(len(rows[0]) - 1)]
+    widths = [max(20, *(len(row[index]) + 3 for row in rows)) for index in range(len(rows[0]) - 1)]
     return "".join(
         "".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + row[-1] + "\n"
         for row in rows
@@ -57,7 +57,7 @@ def port(session: Session, values: Values, words: list[str]) -> int:
             shown = f"[{ip}]:{address['HostPort']}" if ":" in ip else f"{ip}:{address['HostPort']}"
             lines.append(((int(number), protocol), shown if wanted else f"{key} -> {shown}"))
     if wanted and not lines:
-        raise Failure(f"Error: No public port '{wanted}' published for {words[0]}")
+        raise Failure(f"Error: No public port '{words[1]}' published for {words[0]}")
     lines.sort(key=lambda line: line[0])
     sys.stdout.write("".join(text + "\n" for _, text in lines))
     return 0
@@ -84,7 +84,7 @@ def _plain_diff(changes: list[dict[str, Any]]) -> None:
 
 
 def events(session: Session, values: Values, words: list[str]) -> int:
-    query = [(name, moment(values.text(name))) for name in ("since", "until") if values.text(name)]
+    query = moment_option(values, "since") + moment_option(values, "until")
     if filters := encoded(values.many("filter")):
         query.append(("filters", filters))
     source = table.wanted_format(values.text("format"), values.flag("json"))

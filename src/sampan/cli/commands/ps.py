@@ -16,7 +16,8 @@ def list_containers(session: Session, values: Values) -> int:
     if quiet and source and not source.startswith("table"):
         session.warn("WARNING: Ignoring custom format, because both --format and --quiet are set.")
         source = ""
-    size = values.flag("size") or (not values.given("size") and not quiet and ".Size" in source)
+    needs_size = ".Size" in source or "json ." in source
+    size = values.flag("size") or (needs_size and not quiet and not values.given("size"))
     query = []
     if values.flag("all"):
         query.append(("all", "1"))
