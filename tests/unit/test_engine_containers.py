@@ -433,7 +433,9 @@ async def test_views_are_the_same_until_something_changes(engine: Engine) -> Non
 async def test_one_transaction_for_each_verb(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     commits: list[str] = []
     engine.db._connection.set_trace_callback(
-        lambda sql: commits.append(sql) if not sql.startswith(("SELECT", "BEGIN", "COMMIT", "--")) else None
+        lambda sql: (
+            commits.append(sql) if not sql.startswith(("SELECT", "BEGIN", "COMMIT", "PRAGMA", "--")) else None
+        )
     )
     process = await engine.run("web")
     assert len(commits) == 3  # two inserts in one transaction, one update

@@ -79,13 +79,16 @@ class AttachSession:
         await self._settled.wait()
         if self._live is None or self._ended:
             return b""
-        while True:
-            data = await self._read_live(self._live, limit)
+        while (live := self._live) is not None:
+            data = await self._read_live(live, limit)
             if not data:
                 await self.before_end()
-                return b""
+                if self._live is live:
+                    return b""
+                continue  # the start failed: another stream says why
             if self.convert is None or (data := self.convert.feed(data)):
                 return data
+        return b""
 
     async def _read_live(self, live: ByteStream, limit: int) -> bytes:
         self._reading = asyncio.ensure_future(live.read(limit))
