@@ -180,6 +180,7 @@ def make_engine() -> Engine:
         execs=silent,
         archive=silent,
         images=FakeImages(),
+        commits=silent,
         volumes=silent,
         networks=silent,
         system=silent,

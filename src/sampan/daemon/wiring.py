@@ -16,8 +16,11 @@ from sampan.content.images import ImageStore
 from sampan.content.layers import LayerStore
 from sampan.content.streams import Workers
 from sampan.engine import hostfacts
+from sampan.engine.archive import Archive
 from sampan.engine.attachments import Attachments
+from sampan.engine.commit import Commits
 from sampan.engine.connections import Connections
+from sampan.engine.container_root import ContainerRoots
 from sampan.engine.containers import Containers, Verbs
 from sampan.engine.create import Creator
 from sampan.engine.defaults import EngineDefaults
@@ -57,6 +60,7 @@ from sampan.net.settings import DEFAULT_BRIDGE, NetworkSettings
 from sampan.net.stack import NetworkStack
 from sampan.runtime.cgroups import cgroups_of
 from sampan.runtime.client import RuntimeClient, Spawner
+from sampan.runtime.planner import describe
 from sampan.store.containers import ContainerTable
 from sampan.store.db import Database
 from sampan.store.networks import NetworkTable
@@ -148,10 +152,10 @@ class Platform:
         self.attachments = Attachments()
         self.execs = Execs(self.ledger, self.runtime, self.specs)
         self.health = HealthMonitors(self.ledger, self.execs)
-        launcher = Launcher(
+        self.launcher = Launcher(
             self.registry, self.layout, self.runtime, self.connections, self.mounts, self.specs
         )
-        self.supervision = Supervision(self.ledger, launcher, self.locks, self.attachments, self.health)
+        self.supervision = Supervision(self.ledger, self.launcher, self.locks, self.attachments, self.health)
         validator = Validator(self.facts)
         creator = Creator(self.ledger, self.images, self.mounts, validator, defaults)
         stopper = Stopper(self.ledger, self.supervision, self.cgroups, self.locks)
@@ -204,18 +208,25 @@ class Platform:
             found |= children
 
     def _build_engine(self) -> Engine:
-        missing: Any = None
+        roots = ContainerRoots(self.layout)
         return Engine(
             containers=self.containers,
             execs=self.execs,
-            archive=missing,
+            archive=Archive(self.ledger, roots, self.workers),
             images=self.images,
+            commits=Commits(self.ledger, roots, self.images, self.containers, self.workers),
             volumes=self.volumes,
             networks=self.networks,
             system=self._build_system(),
             events=self.events,
             stats=Stats(self.registry, self.cgroup_layout),
+            explain=self.explain,
         )
+
+    async def explain(self, ref: str) -> list[str]:
+        """What a start of the container does, step by step."""
+        entry = self.containers.require(ref)
+        return list(describe(self.runtime.plan(self.launcher.plan(entry))))
 
     def _build_system(self) -> System:
         return System(

@@ -13,7 +13,7 @@ from sampan.base.errors import InvalidArgument
 from .call import Call
 from .replies import Reply, encode, json_reply
 from .routing import Route
-from .streams import opened, send_all
+from .streams import primed, send_all
 
 TAR = "application/x-tar"
 
@@ -64,7 +64,7 @@ async def changes(call: Call) -> Reply:
 
 
 async def export(call: Call) -> web.StreamResponse:
-    source = await opened(call.engine.archive.export(call.name))
+    source = await primed(call.engine.archive.export(call.name))
     return await send_all(call, source, "application/octet-stream")
 
 

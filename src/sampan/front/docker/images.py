@@ -16,7 +16,7 @@ from .image_views import render_image, render_image_summary
 from .progress import send_progress
 from .replies import Reply, empty, json_reply
 from .routing import Route
-from .streams import opened, send_all
+from .streams import primed, send_all
 
 TAR = "application/x-tar"
 
@@ -126,7 +126,7 @@ async def load(call: Call) -> web.StreamResponse:
 
 
 async def _save(call: Call, names: list[str]) -> web.StreamResponse:
-    source = await opened(call.engine.images.save(names, platform_text(call, 48)))
+    source = await primed(call.engine.images.save(names, platform_text(call, 48)))
     return await send_all(call, source, TAR)
 
 
@@ -141,7 +141,7 @@ async def save_one(call: Call) -> web.StreamResponse:
 async def commit(call: Call) -> Reply:
     body = await call.json_body()
     config: Any = decode_body(body, ContainerConfig) if body.strip() not in (b"", b"null") else None
-    image_id = await call.engine.images.commit(
+    image_id = await call.engine.commits.commit(
         call.text("container"),
         call.text("repo"),
         call.text("tag"),

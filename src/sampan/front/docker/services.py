@@ -132,7 +132,7 @@ class Archive(Protocol):
         copy_uid_gid: bool,
     ) -> None: ...
     async def changes(self, ref: str) -> Sequence[Any]: ...
-    async def export(self, ref: str) -> AsyncIterator[bytes]: ...
+    def export(self, ref: str) -> AsyncIterator[bytes]: ...
 
 
 class Images(Protocol):
@@ -173,6 +173,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     execs: Execs
     archive: Archive
     images: Any
+    commits: Any
     volumes: Volumes
     networks: Any
     system: System

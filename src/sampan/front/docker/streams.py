@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 from aiohttp import WSMsgType, web
 
@@ -134,7 +133,6 @@ async def logs(call: Call) -> web.StreamResponse:
         follow=follow,
         details=call.flag("details"),
     )
-    source = await opened(source)
     return await send_all(call, source, stream_type(call, _tty(view.record.config)))
 
 
@@ -142,9 +140,22 @@ def _tty(config: ContainerConfig) -> bool:
     return config.tty
 
 
-async def opened(source: Any) -> AsyncIterator[bytes]:
-    """Some services open their source in a first step, so that errors come before the head."""
-    return await source if asyncio.iscoroutine(source) else source  # type: ignore[no-any-return]
+async def primed(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """``source`` after its first step, so that what it refuses becomes the status of the answer."""
+    try:
+        first = await anext(source)
+    except StopAsyncIteration:
+        first = b""
+    return _after(first, source)
+
+
+async def _after(first: bytes, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        yield first
+        async for chunk in source:
+            yield chunk
+    finally:
+        await close_iterator(source)
 
 
 async def send_all(
