@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -145,9 +146,8 @@ def test_restart_of_the_daemon_keeps_published_ports(victim: Daemon, client: Cli
 
     def answers() -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", 34501), timeout=2) as web:
-                web.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                return b"page" in web.recv(65536, socket.MSG_WAITALL)
+            with urllib.request.urlopen("http://127.0.0.1:34501/", timeout=3) as answer:
+                return bool(answer.read() == b"page\n")
         except OSError:
             return False
 
