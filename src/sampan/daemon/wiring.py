@@ -34,6 +34,7 @@ from sampan.engine.layout import Layout
 from sampan.engine.ledger import Ledger
 from sampan.engine.locks import KeyedLocks
 from sampan.engine.logreader import Follow, LogReader
+from sampan.engine.membership import Membership
 from sampan.engine.mounts import MountResolver
 from sampan.engine.netfiles import DnsDefaults
 from sampan.engine.networks import Networks
@@ -127,7 +128,10 @@ class Platform:
 
     def _build_network(self) -> None:
         self.network = NetworkStack(network_settings(self.settings), warn=log.warning)
-        self.networks = Networks(NetworkTable(self.db), self.network, self.events, self._container_name)
+        membership = Membership(self.ledger, self.locks, self.network.containers)
+        self.networks = Networks(
+            NetworkTable(self.db), self.network, self.events, self._container_name, membership
+        )
         settings = self.settings
         self.connections = Connections(
             self.networks,

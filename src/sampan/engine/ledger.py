@@ -57,6 +57,12 @@ class Ledger:
         else:
             entry.replace_record(record)
 
+    def replace_run(self, entry: Entry, run: RunRecord) -> None:
+        """What a running container holds of the host is different now: its networks."""
+        self._table.set_run(entry.id, entry.life.exit, run)
+        entry.run = run
+        entry.changed()
+
     def apply(
         self, entry: Entry, event: Event, run: RunRecord | Literal["same"] | None = "same"
     ) -> tuple[Effect, ...]:

@@ -20,6 +20,7 @@ from sampan.store.networks import NetworkTable
 
 from .events import Events
 from .filters import Filters, InvalidFilter, prune_labels_match, prune_until_ns
+from .membership import Membership
 from .views import PruneResult
 
 log = logging.getLogger(__name__)
@@ -79,8 +80,11 @@ class Networks:
         stack: NetworkStack,
         events: Events,
         container_name: Callable[[str], str] = lambda container_id: "",
+        membership: Membership | None = None,
     ) -> None:
-        """``container_name`` is the present name of a container by id."""
+        """``container_name`` is the present name of a container by id; without ``membership`` containers
+        join networks when they are created only."""
+        self._membership = membership
         self._table = table
         self._container_name = container_name
         self._stack = stack
@@ -224,20 +228,20 @@ class Networks:
         self._publish("destroy", network)
 
     async def connect(self, ref: str, container: str, config: EndpointConfig) -> None:
-        """Raises NetworkNotFound, NotImplementedYet."""
+        """Raises NetworkNotFound and what Membership.connect raises."""
         network = self.require(ref)
-        raise NotImplementedYet(
-            f"connecting an existing container to network {network.name} is not implemented yet: "
-            f"create the container with --network {network.name}"
-        )
+        await self._require_membership().connect(network, container, config)
 
     async def disconnect(self, ref: str, container: str, force: bool = False) -> None:
-        """Raises NetworkNotFound, NotImplementedYet."""
+        """Raises NetworkNotFound and what Membership.disconnect raises. ``force`` changes nothing: a
+        container that does not run can always leave."""
         network = self.require(ref)
-        raise NotImplementedYet(
-            f"disconnecting a container from network {network.name} is not implemented yet: "
-            "remove the container and create it without the network"
-        )
+        await self._require_membership().disconnect(network, container)
+
+    def _require_membership(self) -> Membership:
+        if self._membership is None:
+            raise NotImplementedYet("containers join networks when they are created")
+        return self._membership
 
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> PruneResult:
         """Remove the user's networks on which no container runs; answers their names. Raises

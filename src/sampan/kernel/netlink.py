@@ -22,6 +22,7 @@ Request = tuple[str, int, int, bytes]
 
 NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
+NLM_F_REPLACE = 0x100
 NLM_F_EXCL = 0x200
 NLM_F_CREATE = 0x400
 NLM_F_APPEND = 0x800
@@ -394,13 +395,18 @@ def address_request(name: str, index: int, address: str) -> Request:
     return (f"add address {address} to {name}", RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
-def route_request(what: str, destination: str, gateway: str, index: int) -> Request:
-    """RTM_NEWROUTE by ``gateway`` through interface ``index``; an empty destination is the default."""
+def route_request(
+    what: str, destination: str, gateway: str, index: int, flags: int = NLM_F_CREATE | NLM_F_EXCL
+) -> Request:
+    """RTM_NEWROUTE by ``gateway`` through interface ``index`` (0: the one that reaches it); an empty
+    destination is the default."""
     family, packed, _ = split_address(gateway)
     length, target = 0, b""
     if destination:
         _, network, length = split_address(destination)
         target = attribute(1, network)  # RTA_DST
     header = _ROUTE.pack(family, length, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
-    body = header + target + attribute(RTA_GATEWAY, packed) + attribute_u32(RTA_OIF, index)
-    return (what, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body)
+    body = header + target + attribute(RTA_GATEWAY, packed)
+    if index:
+        body += attribute_u32(RTA_OIF, index)
+    return (what, RTM_NEWROUTE, flags, body)

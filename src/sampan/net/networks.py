@@ -20,6 +20,7 @@ from .firewall import Firewall
 from .ports import PortRequest, PortReservations, PublishedPort
 
 Bindings = dict[str, list[PortBinding]]
+PREDEFINED = ("bridge", "host", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +82,27 @@ class ContainerNetworks:
             raise type(error)(f"failed to set up container networking: {error.message}") from error
         held = self._connections.setdefault(container_id, [])
         link = _numbered(attached.link, len(held)) if attached.link else None
-        held.append(Connection(network, attached.endpoint, tuple(published), name))
-        return attached.endpoint, link, bindings_of(published)
+        endpoint = attached.endpoint
+        if network.name not in PREDEFINED:
+            endpoint = msgspec.structs.replace(endpoint, dns_names=dns_names(container_id, name, config))
+        held.append(Connection(network, endpoint, tuple(published), name))
+        return endpoint, link, bindings_of(published)
 
     def disconnect(self, container_id: str) -> None:
         """See ``engine.ports.Networks.disconnect``."""
         for connection in self._connections.pop(container_id, ()):
             self._drop(connection)
 
-    def disconnect_network(self, container_id: str, network_id: str) -> None:
-        """Leave one network. Idempotent."""
+    def disconnect_network(self, container_id: str, network_id: str) -> Connection | None:
+        """Leave one network; answers what it was. Idempotent."""
         held = self._connections.get(container_id, [])
-        for connection in [entry for entry in held if entry.network.id == network_id]:
+        connection = next((entry for entry in held if entry.network.id == network_id), None)
+        if connection is not None:
             held.remove(connection)
             self._drop(connection)
         if not held:
             self._connections.pop(container_id, None)
+        return connection
 
     def _drop(self, connection: Connection) -> None:
         try:
@@ -158,6 +164,11 @@ class ContainerNetworks:
             self._reservations.release(published)
             raise
         return published
+
+
+def dns_names(container_id: str, name: str, config: EndpointConfig) -> list[str]:
+    """What a container is called on a network of the user's: name, aliases, short id, in Docker's order."""
+    return [text for text in dict.fromkeys((name, *(config.aliases or ()), container_id[:12])) if text]
 
 
 def _numbered(link: VethLink, number: int) -> VethLink:

@@ -26,12 +26,11 @@ from .driver import Driver
 from .errors import InvalidNetworkSetting
 from .firewall import Firewall
 from .ipam import DEFAULT_POOLS, IPNetwork, parse_network
+from .networks import PREDEFINED as PREDEFINED
 from .networks import ContainerNetworks
 from .plain import PlainDriver
 from .ports import PortReservations
 from .settings import DEFAULT_BRIDGE, NetworkSettings
-
-PREDEFINED = ("bridge", "host", "none")
 
 
 class NetworkStack:
