@@ -251,22 +251,22 @@ def _root_operations(request: LaunchRequest, host: Host) -> list[Operation]:
     spec = request.spec
     linux = spec.linux
     spread = mountoptions.PROPAGATION.get(linux.rootfs_propagation, mnt.MS_PRIVATE | mnt.MS_REC)
-    operations: list[Operation] = []
+    if spread & mnt.MS_SHARED:
+        # a shared tree would carry our own mounts to the host; a shared bind is cloned over there instead
+        spread = mnt.MS_SLAVE
+    operations: list[Operation] = [["propagation", spread | mnt.MS_REC]]
     if request.root is not None:
         overlay = request.root
-        # what a bind asks for (rshared, rslave) must reach the host, so the tree is then only a slave
-        operations.append(["propagation", spread if spread & mnt.MS_REC else spread | mnt.MS_REC])
         operations.append(
             ["overlay", overlay.lower, overlay.upper, overlay.work, overlay.options, request.run_dir]
         )
     else:
         if spec.root is None:
             raise InvalidArgument("the specification has no root")
-        operations.append(["propagation", spread | mnt.MS_REC])
         operations.append(["bind-root", spec.root.path, mnt.MS_PRIVATE])
     has_dev = False
     for entry in spec.mounts:
-        operations += _mount_operations(entry, spec, host)
+        operations += _mount_operations(entry, request, host)
         if entry.destination.rstrip("/") == "/dev" and entry.type == "tmpfs":
             has_dev = True
             operations += _device_operations(linux.devices)
@@ -278,26 +278,37 @@ def _root_operations(request: LaunchRequest, host: Host) -> list[Operation]:
     return operations
 
 
-def _mount_operations(entry: OCIMount, spec: RuntimeSpec, host: Host) -> list[Operation]:
+def _mount_operations(entry: OCIMount, request: LaunchRequest, host: Host) -> list[Operation]:
     options = mountoptions.decode(entry.options)
     if entry.type == "cgroup":
-        return _cgroup_mounts(entry, options, spec, host)
+        return _cgroup_mounts(entry, options, request.spec, host)
     if entry.type == "bind" or options.bind:
         recursive = bool(options.flags & mnt.MS_REC)
-        namespace = ""
-        source = entry.source
-        if source.startswith("/proc/") and source.split("/")[3:4] == ["root"]:
-            # a path of another container: only its own mount namespace can clone it
-            _, _, pid, _, inside = source.split("/", 4)
-            namespace, source = f"/proc/{pid}/ns/mnt", f"/{inside}"
-        elif source.startswith("/proc/") and source.split("/")[3:4] == ["fd"]:
-            # what another process has opened can be cloned in the mount namespace it was opened in
-            namespace = f"/proc/{source.split('/')[2]}/ns/mnt"
+        namespace, source = _bind_source(entry.source, options, request)
         add, clear = options.add | options.deep_add, options.clear | options.deep_clear
         deep = bool(options.deep_add or options.deep_clear)
         return [["bind", source, entry.destination, recursive, add, clear, options.spread, deep, namespace]]
     flags = options.flags & ~mnt.MS_REC
     return [["mount", entry.source, entry.destination, entry.type, flags, options.data, options.spread]]
+
+
+def _bind_source(source: str, options: mountoptions.MountOptions, request: LaunchRequest) -> tuple[str, str]:
+    """The mount namespace to clone a bind's source in ("" is the new one), and its path there."""
+    parts = source.split("/", 4)
+    if len(parts) == 5 and parts[1] == "proc" and parts[3] == "root":
+        # a path of another container: only its own mount namespace can clone it
+        return f"/proc/{parts[2]}/ns/mnt", f"/{parts[4]}"
+    if len(parts) == 5 and parts[1] == "proc" and parts[3] == "fd":
+        # what another process has opened can be cloned in the mount namespace it was opened in
+        return f"/proc/{parts[2]}/ns/mnt", source
+    holds_root = request.root is not None and f"{request.run_dir}/".startswith(f"{source.rstrip('/')}/")
+    in_user_namespace = any(one.type == "user" for one in request.spec.linux.namespaces)
+    holds_root = holds_root and bool(options.flags & mnt.MS_REC) and not in_user_namespace
+    if options.spread & mnt.MS_SHARED or holds_root:
+        # a peer of the host's mount is cloned where it is one; and a tree that holds the place where this
+        # container's own root is being put together is cloned without it
+        return f"/proc/{os.getpid()}/ns/mnt", source
+    return "", source
 
 
 def _cgroup_mounts(

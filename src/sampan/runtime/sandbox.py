@@ -76,7 +76,6 @@ class Sandbox:
         self.user: dict[str, Any] = {}
         self.null_fd = -1
         self.slave_fd = -1
-        self.fifo_fd = -1
 
     def run(self, operations: list[Operation]) -> None:
         """Do them all. Returns only if none of them is an exec. Raises SandboxError."""
@@ -420,8 +419,7 @@ def pivot(sandbox: Sandbox, read_only_root: bool = False, spread: int = 0) -> No
     """Make the new root "/" and let go of the old one (pivot_root(2), the "." "." way)."""
     os.fchdir(sandbox.root_fd)
     mnt.pivot_root(".", ".")
-    # a slave first, so that unmounting here never reaches the host
-    mnt.mount("", ".", "", mnt.MS_SLAVE | mnt.MS_REC)
+    # nothing in the old tree is shared (the planner sees to that), so this never reaches the host
     mnt.unmount(".", mnt.MNT_DETACH)
     os.chdir("/")
     os.close(sandbox.root_fd)
