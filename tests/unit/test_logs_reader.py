@@ -50,6 +50,24 @@ async def test_no_log_reads_as_nothing(path: Path) -> None:
     assert await read(path) == b""
 
 
+async def test_merged_neighbours_of_one_stream_share_a_frame(path: Path) -> None:
+    writer = JsonFileWriter(str(path))
+    writer.write(b"one\ntwo\n", "stdout")
+    writer.close()
+    assert list(split(await read(path, framed=True, merged=True))) == [(1, b"one\ntwo\n")]
+
+
+async def test_merging_changes_frames_but_no_byte_of_a_stream(path: Path) -> None:
+    writer = JsonFileWriter(str(path))
+    for number in range(50):
+        writer.write(b"line %d\n" % number, "stdout" if number % 3 else "stderr")
+    writer.close()
+    merged, plain = [list(split(await read(path, framed=True, merged=m))) for m in (True, False)]
+    for stream in (1, 2):
+        joined = [b"".join(data for kind, data in frames if kind == stream) for frames in (merged, plain)]
+        assert joined[0] == joined[1] != b""
+
+
 async def test_each_line_is_a_frame_of_its_stream(path: Path) -> None:
     writer = JsonFileWriter(str(path))
     writer.write(b"one\ntwo\n", "stdout")

@@ -199,6 +199,7 @@ class Containers:
         tail: int | None = None,
         follow: bool = False,
         details: bool = False,
+        merged: bool = False,
     ) -> AsyncIterator[bytes]:
         """Chunks of the log, framed unless the container has a tty. Raises at once, not while reading."""
         return self._verbs.logs.read(
@@ -211,6 +212,7 @@ class Containers:
             tail=tail,
             follow=follow,
             details=details,
+            merged=merged,
         )
 
     async def close(self) -> None:

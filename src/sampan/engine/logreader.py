@@ -38,6 +38,7 @@ class _Options(TypedDict):
     timestamps: bool
     details: bool
     framed: bool
+    merged: bool
 
 
 class LogReader:
@@ -58,6 +59,7 @@ class LogReader:
         tail: int | None,
         follow: bool,
         details: bool,
+        merged: bool = False,
     ) -> AsyncIterator[bytes]:
         """Raises InvalidArgument without any stream, Conflict for one being removed, NotImplementedYet for
         drivers that keep nothing."""
@@ -77,6 +79,7 @@ class LogReader:
             timestamps=timestamps,
             details=details,
             framed=not entry.record.config.tty,
+            merged=merged,
         )
         if follow and entry.life.phase in ALIVE:
             return self._followed(entry, path, options)

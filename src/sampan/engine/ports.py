@@ -136,5 +136,6 @@ class LogSource(Protocol):
         details: bool,
         follow: AsyncIterator[None] | None,
         framed: bool,
+        merged: bool = False,
     ) -> AsyncIterator[bytes]:
         """The log as clients get it, in large chunks."""

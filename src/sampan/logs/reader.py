@@ -25,6 +25,7 @@ class LogReader:
         details: bool,
         follow: AsyncIterator[None] | None,
         framed: bool,
+        merged: bool = False,
     ) -> AsyncIterator[bytes]:
         """The log as clients get it, in large chunks.
 
@@ -39,6 +40,7 @@ class LogReader:
             timestamps=timestamps,
             details=details,
             framed=framed,
+            merged=merged,
         )
         renderer = Renderer(query)
         parts = open_all(path)

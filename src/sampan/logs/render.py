@@ -8,7 +8,7 @@ from urllib.parse import quote_plus
 import msgspec
 
 from sampan.base.clock import parse_ns
-from sampan.formats.stdcopy import STDERR, STDOUT, frame_each
+from sampan.formats.stdcopy import STDERR, STDOUT, frame, frame_each
 
 
 class LogQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +22,8 @@ class LogQuery(msgspec.Struct, frozen=True, kw_only=True):
     timestamps: bool = False
     details: bool = False
     framed: bool = True
+    merged: bool = False
+    """Neighbouring lines of one stream share a frame, for clients that only copy what frames hold."""
 
 
 class LogRecord(msgspec.Struct, gc=False):
@@ -68,9 +70,12 @@ class Renderer:
         texts = [record.log for record in records] if self._plain else [self._line(r) for r in records]
         if not self._query.framed:
             return "".join(texts).encode()
-        payloads = [text.encode() for text in texts]
         streams = [record.stream for record in records]
-        if streams.count(streams[0]) == len(streams):
+        one_stream = streams.count(streams[0]) == len(streams)
+        if self._query.merged and one_stream:
+            return frame(_number(streams[0]), "".join(texts).encode())
+        payloads = [text.encode() for text in texts]
+        if one_stream:
             return frame_each(_number(streams[0]), payloads)
         return b"".join(
             [

@@ -87,6 +87,7 @@ class Containers(Protocol):
         tail: int | None,
         follow: bool,
         details: bool,
+        merged: bool,
     ) -> AsyncIterator[bytes]: ...
 
 

@@ -132,8 +132,18 @@ async def logs(call: Call) -> web.StreamResponse:
         tail=parse_tail(call.text("tail")),
         follow=follow,
         details=call.flag("details"),
+        merged=_only_copies(call),
     )
     return await send_all(call, source, stream_type(call, _tty(view.record.config)))
+
+
+_COPYING_CLIENTS = ("Docker-Client/", "Sampan-Client")
+
+
+def _only_copies(call: Call) -> bool:
+    """Whether the client writes out what frames hold without looking at where they end (docs/adr/0005).
+    Others may hand each frame of a log to their users as a line, as docker-py does."""
+    return call.request.headers.get("User-Agent", "").startswith(_COPYING_CLIENTS)
 
 
 def _tty(config: ContainerConfig) -> bool:
