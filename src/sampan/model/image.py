@@ -9,6 +9,10 @@ import msgspec
 from .container import ContainerConfig
 
 
+# Required by image-spec's manifest and index; a plain default would be left out by omit_defaults
+SCHEMA_VERSION: int = msgspec.field(default_factory=lambda: 2)
+
+
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     media_type: str = ""
     digest: str = ""
@@ -21,7 +25,7 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    schema_version: int = 2
+    schema_version: int = SCHEMA_VERSION
     media_type: str = ""
     config: Descriptor = Descriptor()
     layers: list[Descriptor] = []
@@ -29,7 +33,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    schema_version: int = 2
+    schema_version: int = SCHEMA_VERSION
     media_type: str = ""
     manifests: list[Descriptor] = []
     annotations: dict[str, str] | None = None
