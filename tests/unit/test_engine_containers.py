@@ -6,12 +6,14 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.fakes.engine import BUSYBOX, Engine
 
 from sampan.base.errors import Conflict, InvalidArgument, NotFound, NotModified, SystemFailure
 from sampan.engine.launcher import StartRejected
+from sampan.engine.views import HostConfigUpdate
 from sampan.model.container import (
     ContainerConfig,
     HostConfig,
@@ -176,8 +178,73 @@ async def test_rm_of_a_failed_start(engine: Engine) -> None:
     await engine.create("web", auto_remove=True)
     with pytest.raises(StartRejected):
         await engine.containers.start("web")
-    await engine.settle()
     assert engine.table.load() == []
+
+
+async def test_force_also_ends_what_is_just_being_started(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container_id = await engine.create("web")
+    launch, may_go_on = engine.runtime.launch, asyncio.Event()
+
+    async def slowly(*args: Any) -> Any:
+        await may_go_on.wait()
+        return await launch(*args)
+
+    monkeypatch.setattr(engine.runtime, "launch", slowly)
+    starting = asyncio.ensure_future(engine.containers.start("web"))
+    await engine.settle()
+    removing = asyncio.ensure_future(engine.containers.remove("web", force=True))
+    await engine.settle()
+    may_go_on.set()
+    await starting
+    await removing
+    assert engine.process(container_id).signals == [9]
+    assert engine.table.load() == []
+
+
+async def test_update(engine: Engine) -> None:
+    process = await engine.run("web", memory=100, memory_swap=200)
+    await engine.containers.update("web", HostConfigUpdate(cpu_shares=7))
+    host = (await engine.containers.inspect("web")).record.host
+    assert (host.cpu_shares, host.memory) == (7, 100)
+    assert engine.cgroups.updates[0][0] == f"/docker/{process.id}"
+    with pytest.raises(InvalidArgument, match="update the memoryswap at the same time"):
+        await engine.containers.update("web", HostConfigUpdate(memory=300))
+    with pytest.raises(InvalidArgument, match="unknown policy 'sometimes'"):
+        await engine.containers.update(
+            "web", HostConfigUpdate(restart_policy=RestartPolicy(name="sometimes"))
+        )
+    await engine.containers.update("web", HostConfigUpdate(memory=300, memory_swap=600))
+    await engine.containers.update("web", HostConfigUpdate(restart_policy=RestartPolicy(name="always")))
+    process.exit(0)
+    await engine.settle()
+    assert await engine.status("web") == "restarting"
+    (stored,) = engine.table.load()
+    assert stored.container.host.memory == 300
+
+
+async def test_rm_link(engine: Engine) -> None:
+    await engine.create("database")
+    await engine.create("app", links=["database:db"])
+    with pytest.raises(Conflict, match="cannot remove the default link name"):
+        await engine.containers.remove("app", link=True)
+    await engine.containers.remove("/app/db", link=True)
+    assert (await engine.containers.inspect("app")).record.host.links is None
+    assert len(engine.registry) == 2
+
+
+async def test_a_full_disk_fails_the_start_clearly(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    await engine.create("web")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sampan.engine.netfiles._write", full)
+    with pytest.raises(SystemFailure, match="No space left on device"):
+        await engine.containers.start("web")
+    assert engine.networks.connected == {}
+    assert await engine.status("web") == "created"
 
 
 async def test_removing_a_running_container_needs_force(engine: Engine) -> None:

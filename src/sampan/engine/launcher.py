@@ -90,7 +90,10 @@ class Launcher:
             self._connections.publish(record, connected.endpoints, "connect")
             taken.callback(self._connections.publish, record, connected.endpoints, "disconnect")
             crash_point("container.start.connected")
-            self._connections.files.write(record, connected.endpoints, link_hosts(linked))
+            try:
+                self._connections.files.write(record, connected.endpoints, link_hosts(linked))
+            except OSError as error:
+                raise StartBroken(f"write the files of the network: {error}") from error
             mounts = await self._mounts.prepare(record)
             undo.push_async_callback(self._mounts.finish, record)
             crash_point("container.start.mounted")

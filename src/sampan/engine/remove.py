@@ -49,11 +49,17 @@ class Remover:
     async def remove(self, entry: Entry, *, force: bool, volumes: bool) -> None:
         """Raises Conflict when it runs (unless forced) or is being removed already, SystemFailure when
         its files cannot be removed: then it stays, as dead."""
-        if force and entry.life.phase in ALIVE:
+        while not await self._try_remove(entry, force=force, volumes=volumes):
             await self._stopper.kill_and_wait(entry)
+
+    async def _try_remove(self, entry: Entry, *, force: bool, volumes: bool) -> bool:
+        """False: it runs, and has to be killed first. It may have been started while we waited for the
+        lock."""
         async with self._locks.hold("container", entry.id):
             if self._ledger.registry.find_id(entry.id) is not entry:
-                return  # --rm was faster, while we waited
+                return True  # --rm was faster
+            if force and entry.life.phase in ALIVE:
+                return False
             self._ledger.apply(entry, Remove())
             try:
                 await self._remove_files(entry)
@@ -65,8 +71,9 @@ class Remover:
             crash_point("container.remove.files")
             self._attachments.abandon(entry.id)
             self._ledger.delete(entry)
-        crash_point("container.remove.row")
-        await self._mounts.release(entry.id, entry.record.mounts, anonymous=volumes)
+            crash_point("container.remove.row")
+            await self._mounts.release(entry.id, entry.record.mounts, anonymous=volumes)
+            return True
 
     async def auto_remove(self, entry: Entry) -> None:
         """``--rm``: with its anonymous volumes."""

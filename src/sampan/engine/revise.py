@@ -17,6 +17,7 @@ from .locks import KeyedLocks
 from .names import InvalidName, NameTaken, require_valid_name
 from .ports import Cgroups
 from .registry import Entry
+from .validate import check_restart_policy
 from .views import HostConfigUpdate
 
 ResourcesOf = Callable[[HostConfig], Resources]
@@ -86,6 +87,8 @@ class Reviser:
                     'container is marked for removal and cannot be "update"'
                 )
             warnings = self._validate(_as_host(changes))
+            if changes.restart_policy is not None:
+                check_restart_policy(changes.restart_policy)
             host = apply_update(entry.record, changes)
             if entry.run is not None:
                 try:

@@ -56,19 +56,28 @@ class Supervision:
         self.auto_remove: Callable[[Entry], Awaitable[None]] = _nothing
 
     async def start(self, entry: Entry, *, by_policy: bool = False) -> None:
-        """Raises what :func:`lifecycle.step` and :meth:`Launcher.launch` raise."""
+        """Raises what :func:`lifecycle.step` and :meth:`Launcher.launch` raise; by then a container with
+        ``--rm`` is gone."""
         async with self._locks.hold("container", entry.id):
             self._ledger.apply(entry, Start(by_policy=by_policy))
-            try:
-                process, run = await self._launcher.launch(entry, self._attachments.pending(entry.id))
-            except BaseException as error:
-                effects = self._start_failed(entry, error)
-                self.perform(entry, effects)
-                raise
-            self._ledger.apply(entry, Started(pid=process.pid, started_ns=process.started_ns), run)
-            crash_point("container.start.stored")
-            self._attachments.launched(entry.id)
-            self.watch(entry, process)
+            failure, effects = await self._launch(entry)
+        if failure is None:
+            return
+        if any(isinstance(effect, AutoRemove) for effect in effects):
+            await self._auto_remove(entry)
+        raise failure
+
+    async def _launch(self, entry: Entry) -> tuple[BaseException | None, tuple[Effect, ...]]:
+        """Why it failed and what is to be done about it; (None, ()) when it runs."""
+        try:
+            process, run = await self._launcher.launch(entry, self._attachments.pending(entry.id))
+        except BaseException as error:  # noqa: BLE001 - recorded, then raised again by start()
+            return error, self._start_failed(entry, error)
+        self._ledger.apply(entry, Started(pid=process.pid, started_ns=process.started_ns), run)
+        crash_point("container.start.stored")
+        self._attachments.launched(entry.id)
+        self.watch(entry, process)
+        return None, ()
 
     def _start_failed(self, entry: Entry, error: BaseException) -> tuple[Effect, ...]:
         self._attachments.abandon(entry.id)

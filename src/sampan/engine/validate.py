@@ -9,7 +9,7 @@ import posixpath
 from collections.abc import Iterator
 
 from sampan.base.errors import InvalidArgument
-from sampan.model.container import ContainerConfig, HealthConfig, HostConfig
+from sampan.model.container import ContainerConfig, HealthConfig, HostConfig, RestartPolicy
 from sampan.security import capabilities
 
 from . import security_options
@@ -129,14 +129,8 @@ def _check_health(health: HealthConfig) -> None:
 # --- the host's part --------------------------------------------------------------------------------------
 
 
-def _check_host(host: HostConfig) -> None:
-    policy = host.restart_policy
-    if host.auto_remove and policy.name not in ("", "no"):
-        raise InvalidSetting("can't create 'AutoRemove' container with restart policy")
-    for entry in host.extra_hosts or ():
-        name, _, address = entry.replace("=", ":", 1).partition(":")
-        if not name or not address:
-            raise InvalidSetting(f'bad format for add-host: "{entry}"')
+def check_restart_policy(policy: RestartPolicy) -> None:
+    """Raises InvalidSetting."""
     if policy.name in ("always", "unless-stopped", "no") and policy.maximum_retry_count:
         raise InvalidSetting(
             "invalid restart policy: maximum retry count can only be used with 'on-failure'"
@@ -149,6 +143,17 @@ def _check_host(host: HostConfig) -> None:
             f"invalid restart policy: unknown policy '{policy.name}'; "
             "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
         )
+
+
+def _check_host(host: HostConfig) -> None:
+    policy = host.restart_policy
+    if host.auto_remove and policy.name not in ("", "no"):
+        raise InvalidSetting("can't create 'AutoRemove' container with restart policy")
+    for entry in host.extra_hosts or ():
+        name, _, address = entry.replace("=", ":", 1).partition(":")
+        if not name or not address:
+            raise InvalidSetting(f'bad format for add-host: "{entry}"')
+    check_restart_policy(policy)
     for field, names in (("CapAdd", host.cap_add), ("CapDrop", host.cap_drop)):
         try:
             capabilities.normalize(names)
