@@ -46,9 +46,9 @@ async def list_(call: Call) -> Reply:
         value = call.text(legacy)
         if value:
             filters.setdefault(legacy, []).append(value)
-    views = call.engine.containers.list(
-        call.flag("all"), max(call.number("limit") or 0, 0), call.flag("size"), filters
-    )
+    views = call.engine.containers.list(call.flag("all"), max(call.number("limit") or 0, 0), False, filters)
+    if call.flag("size"):
+        views = [await call.engine.containers.with_size(view) for view in views]
     images = await image_names(call, views)
     return raw_json(_summaries.render(views, call.version, images))
 
