@@ -98,10 +98,12 @@ class ImageTransfer:
         return messages
 
     def register(self, assembled: Assembled, action: str = "load") -> Image:
-        """Make an image known whose content is in place, with its names, and say so."""
+        """Make an image known whose content is in place, with its names, and say so unless ``action`` is
+        empty."""
         names = [parse_tagged(name).familiar for name in assembled.names]
         image = self._store.register(assembled.image, assembled.layers, names, now_ns())
-        self._catalog.publish(action, image.id, image.id)
+        if action:
+            self._catalog.publish(action, image.id, image.id)
         return image
 
     async def save(self, refs: Sequence[str], platform: str = "") -> AsyncGenerator[bytes, None]:
