@@ -26,6 +26,7 @@ from .image_config import wire_config
 from .imageconfig import merge_config
 from .images import Images
 from .ledger import Ledger
+from .lifecycle import NotPaused, NotRunning
 from .registry import Entry
 
 EMPTY_LAYER = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
@@ -91,11 +92,18 @@ class Commits:
         if not pause or entry.life.phase != "running":
             yield
             return
-        await self._pauser.pause(entry.id)
+        try:
+            await self._pauser.pause(entry.id)
+        except NotRunning:
+            # It has ended just now: nothing writes any more.
+            yield
+            return
         try:
             yield
         finally:
-            await self._pauser.unpause(entry.id)
+            with contextlib.suppress(NotPaused):
+                # It was killed meanwhile, which thaws.
+                await self._pauser.unpause(entry.id)
 
     def _assemble(
         self,

@@ -135,6 +135,11 @@ class Stopper:
                 return
             try:
                 self._cgroups.freeze(paused.cgroup_path)
+            except FileNotFoundError:
+                # Its process has ended, and the monitor has removed the groups already.
+                entry.life = before
+                entry.changed()
+                raise NotRunning(f"Container {entry.id} is not running") from None
             except OSError as error:
                 entry.life = before
                 entry.changed()
