@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 from front_engine import FakeSession, make_engine, make_view
 
@@ -464,6 +465,25 @@ async def test_attach_ends_when_an_idle_client_goes(api: Api) -> None:
     writer.close()
     async with asyncio.timeout(5):
         await api.containers.session.closed_event.wait()
+
+
+async def test_attach_by_websocket(api: Api) -> None:
+    api.containers.session = FakeSession(tty=False)
+    api.containers.session.greet(b"\x01\0\0\0\0\0\0\x03out\x02\0\0\0\0\0\0\x03err")
+    connector = aiohttp.UnixConnector(api.path)
+    async with aiohttp.ClientSession(connector=connector) as client:
+        url = "http://docker/v1.51/containers/x/attach/ws?stdin=1&stdout=1&stderr=1&stream=1"
+        async with client.ws_connect(url) as socket:
+            await socket.receive_bytes()
+            assert await socket.receive_bytes() == b"outerr"
+            await socket.send_bytes(b"abc")
+            assert api.containers.calls[-1][2]["stdin"]
+    async with asyncio.timeout(5):
+        await api.containers.session.closed_event.wait()
+
+
+async def test_websocket_needs_its_headers(api: Api) -> None:
+    assert (await api.json("GET", "/containers/x/attach/ws"))[0] == 400
 
 
 async def test_large_transfers_are_complete_in_both_directions(api: Api) -> None:
