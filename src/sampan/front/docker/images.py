@@ -104,8 +104,6 @@ async def create(call: Call) -> web.StreamResponse:
             'load the image from an archive, or make one with "sampan image bootstrap"'
         )
     source = call.text("fromSrc")
-    if source != "-":
-        raise NotImplementedYet("importing from a URL is not implemented yet: send the archive instead")
     message = call.text("message") or f"Imported from {source}"
     lines = call.engine.images.import_(
         call.chunks(),
@@ -114,6 +112,7 @@ async def create(call: Call) -> web.StreamResponse:
         message=message,
         changes=call.texts("changes"),
         platform=platform_text(call, 32),
+        source=source or "-",
     )
     return await send_progress(call, lines)
 
