@@ -18,6 +18,8 @@ from sampan.kernel.nftables import NftSocket, run_ruleset
 from sampan.model.container import Endpoint, EndpointConfig, EndpointIPAMConfig, PortBinding
 from sampan.model.network import Network
 from sampan.net.errors import AddressInUse, DeviceFailed, InvalidPort, PortInUse, PublishFailed
+from sampan.net.live import plug as plug_live
+from sampan.net.live import unplug as unplug_live
 from sampan.net.settings import NetworkSettings
 from sampan.net.stack import NetworkStack, default_bridge, remove_everything
 
@@ -528,3 +530,48 @@ def _udp_frame(mac: bytes, source: str, destination: str, port: int) -> bytes:
     total = (total & 0xFFFF) + (total >> 16)
     head[10:12] = (~(total + (total >> 16)) & 0xFFFF).to_bytes(2, "big")
     return mac + b"\x02\0\0\0\0\1" + b"\x08\0" + bytes(head) + udp
+
+
+def test_an_interface_comes_to_and_goes_from_a_running_container(host: Host) -> None:
+    host.start()
+    web = host.run("web")
+    first = host.network
+    second = host.stack.ensure(Network(id=new_id(), name="second", driver="bridge", created_ns=1))
+    host.network = second
+    friend = host.run("friend")
+    friend.box.serve(friend.ip, 80)
+    assert friend.endpoint.dns_names == ["friend"]
+
+    endpoint, link, _ = host.stack.containers.connect(second, "web", EndpointConfig(), {}, name="web")
+    assert link is not None
+    assert plug_live(web.box.pid, link) == "eth1"
+    assert web.box.run(lambda: ask(friend.ip, 80)) == endpoint.ip_address
+    assert web.box.run(_default_gateways) == [web.endpoint.gateway]
+
+    unplug_live(web.box.pid, web.endpoint.mac_address, [endpoint.gateway])
+    dropped = host.stack.containers.disconnect_network("web", first.id)
+    assert dropped is not None
+    assert host.stack.containers.disconnect_network("web", first.id) is None
+    assert web.box.run(link_names) == {"lo", "eth1"}
+    assert web.box.run(_default_gateways) == [endpoint.gateway]
+    unplug_live(web.box.pid, web.endpoint.mac_address, [])
+    assert os.readlink("/proc/thread-self/ns/net") == os.readlink("/proc/self/ns/net")
+
+
+def test_a_process_that_has_ended_cannot_be_connected(host: Host) -> None:
+    host.start()
+    web = host.run("web")
+    web.box.close()
+    host.boxes.remove(web.box)
+    before = link_names()
+    _, link, _ = host.stack.containers.connect(host.network, "late", EndpointConfig(), {})
+    assert link is not None
+    with pytest.raises(DeviceFailed, match="failed to connect the container"):
+        plug_live(web.box.pid, link)
+    unplug_live(web.box.pid, web.endpoint.mac_address, [])
+    assert link_names() <= before
+
+
+def _default_gateways() -> list[str]:
+    shown = subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout
+    return [line.split()[2] for line in shown.splitlines() if line.startswith("default")]
