@@ -7,116 +7,20 @@ import json
 import os
 import shutil
 import signal
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
+from tests.support.runtime_box import Box, Watcher, frames, groups, make_tree
 
 from sampan.model.launch import (
     ExecRequest,
-    ExitStatus,
-    LaunchRequest,
-    LogSink,
-    OverlayRoot,
-    Stdio,
 )
-from sampan.model.oci import CapabilitySets, Linux, Namespace, OCIMount, Process, Root, RuntimeSpec
+from sampan.model.oci import Process
 from sampan.runtime.client import RuntimeClient, Spawner, SupervisedProcess
 from sampan.runtime.errors import StartFailed
-from sampan.runtime.streams import SocketStream
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-CAPS = ["CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID"]
-MOUNTS = [
-    OCIMount(destination="/proc", type="proc", source="proc", options=["nosuid", "noexec", "nodev"]),
-    OCIMount(destination="/dev", type="tmpfs", source="tmpfs", options=["nosuid", "mode=755", "size=64k"]),
-    OCIMount(
-        destination="/dev/pts",
-        type="devpts",
-        source="devpts",
-        options=["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
-    ),
-    OCIMount(destination="/sys", type="sysfs", source="sysfs", options=["nosuid", "noexec", "nodev", "ro"]),
-]
-
-
-class Watcher:
-    """A client attached from the start that keeps what it hears."""
-
-    def __init__(self, stdin: bool = False) -> None:
-        self.stdin, self.stdout, self.stderr = stdin, True, True
-        self.stream: SocketStream | None = None
-
-    def connected(self, stream: SocketStream) -> None:
-        self.stream = stream
-
-    async def everything(self) -> bytes:
-        assert self.stream is not None
-        heard = b""
-        while data := await self.stream.read():
-            heard += data
-        self.stream.close()
-        return heard
-
-
-class Box:
-    """One container's directories and the ways to start processes in it."""
-
-    def __init__(self, root: Path, client: RuntimeClient) -> None:
-        self.root = root
-        self.client = client
-        self.id = uuid.uuid4().hex
-        self.group = f"/sampan-test/{self.id}"
-
-    @property
-    def run_dir(self) -> str:
-        return str(self.root / "run")
-
-    def request(self, *args: str, tty: bool = False, stdin: bool = False, **changes: object) -> LaunchRequest:
-        process = Process(
-            args=list(args),
-            env=["PATH=/bin"],
-            terminal=tty,
-            capabilities=CapabilitySets(bounding=CAPS, effective=CAPS, permitted=CAPS),
-        )
-        spec = RuntimeSpec(
-            process=process,
-            root=Root(path="/"),
-            hostname="box",
-            mounts=MOUNTS,
-            linux=Linux(
-                cgroups_path=self.group,
-                namespaces=[Namespace(type=kind) for kind in ("mount", "pid", "network", "ipc", "uts")],
-                masked_paths=["/proc/kcore", "/sys/firmware"],
-                readonly_paths=["/proc/sys"],
-            ),
-        )
-        request = LaunchRequest(
-            id=self.id,
-            run_dir=self.run_dir,
-            spec=spec,
-            root=OverlayRoot(
-                lower=[str(self.root / "lower")],
-                upper=str(self.root / "upper"),
-                work=str(self.root / "work"),
-            ),
-            stdio=Stdio(
-                tty=tty, open_stdin=stdin, stdin_once=stdin, log=LogSink(path=str(self.root / "log"))
-            ),
-            user="",
-        )
-        return msgspec.structs.replace(request, **changes)
-
-    async def run(self, *args: str, **options: object) -> tuple[bytes, ExitStatus]:
-        watcher = Watcher()
-        process = await self.client.launch(self.request(*args, **options), [watcher])  # type: ignore[arg-type]
-        heard = await watcher.everything()
-        status = await process.wait()
-        await process.released()
-        return heard, status
 
 
 @pytest.fixture(scope="module")
@@ -129,36 +33,11 @@ def spawner() -> Iterator[Spawner]:
 
 @pytest.fixture
 async def box(tmp_path: Path, spawner: Spawner) -> AsyncIterator[Box]:
-    for name in ("lower/bin", "lower/etc", "lower/tmp", "lower/dir", "upper", "work"):
-        (tmp_path / name).mkdir(parents=True)
-    busybox = shutil.which("busybox")
-    assert busybox is not None, "the tests need Debian's busybox-static"
-    shutil.copy(busybox, tmp_path / "lower/bin/busybox")
-    for applet in ("sh", "cat", "id", "ls", "sleep", "true", "grep", "stty", "mount", "hostname", "head"):
-        (tmp_path / "lower/bin" / applet).symlink_to("busybox")
-    (tmp_path / "lower/etc/passwd").write_text("root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/app:/bin/sh\n")
-    (tmp_path / "lower/etc/plain").write_text("not a program\n")
+    make_tree(tmp_path)
     box = Box(tmp_path, RuntimeClient(spawner))
     yield box
-    left = [path for path in _groups() if box.id in path]
+    left = [path for path in groups() if box.id in path]
     assert left == [], "the monitor left control groups behind"
-
-
-def _groups() -> list[str]:
-    return [
-        str(path)
-        for hierarchy in Path("/sys/fs/cgroup").iterdir()
-        for path in hierarchy.glob("sampan-test/*")
-    ] + [str(path) for path in Path("/sys/fs/cgroup").glob("sampan-test/*")]
-
-
-def frames(data: bytes) -> dict[int, bytes]:
-    streams: dict[int, bytes] = {}
-    while data:
-        size = int.from_bytes(data[4:8], "big")
-        streams[data[0]] = streams.get(data[0], b"") + data[8 : 8 + size]
-        data = data[8 + size :]
-    return streams
 
 
 async def test_output_exit_code_and_log(box: Box) -> None:
@@ -280,7 +159,7 @@ async def test_a_killed_monitor_takes_its_process_along(box: Box) -> None:
     assert (await process.wait()).exit_code == 137
     await _ended(pidfd)
     os.close(pidfd)
-    for path in _groups():
+    for path in groups():
         if box.id in path:
             await _remove_group(path)
 

@@ -474,6 +474,17 @@ async def test_links(engine: Engine) -> None:
     assert "172.17.0.2\tdatabase" in hosts
 
 
+async def test_a_killed_monitor_leaves_a_group_to_sweep(engine: Engine) -> None:
+    process = await engine.run("web")
+    engine.world.now = lambda: 0  # a monitor that is gone tells no time
+    process.exit(137)
+    await engine.settle()
+    state = (await engine.containers.inspect("web")).state
+    assert state.exit_code == 137
+    assert state.finished_ns > state.started_ns
+    assert engine.cgroups.removed == [f"/docker/{process.id}"]
+
+
 async def test_prune(engine: Engine) -> None:
     kept = await engine.run("running")
     await engine.create("plain")

@@ -51,6 +51,7 @@ class Containers:
         self._attachments = attachments
         self._ancestors = ancestors
         verbs.supervision.auto_remove = verbs.remover.auto_remove
+        verbs.supervision.sweep_group = verbs.stopper.sweep_group
 
     def require(self, ref: str) -> Entry:
         """For the services beside this one (archive, stats): the entry. Raises NotFound."""

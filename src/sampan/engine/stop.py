@@ -110,6 +110,11 @@ class Stopper:
             self._thaw(entry)  # a frozen process gets no signal, on cgroup v1 not even SIGKILL
         self._ledger.publish(entry, "kill", {"signal": str(number)})
 
+    def sweep_group(self, cgroup_path: str) -> None:
+        """Whatever is still in a container's control group ends, and the group goes."""
+        self._cgroups.kill(cgroup_path)
+        self._cgroups.remove(cgroup_path)
+
     async def restart(self, entry: Entry, timeout_s: int | None, signal_name: str) -> None:
         """Stop if it runs, then start. Raises what starting raises."""
         try:

@@ -54,6 +54,7 @@ class Supervision:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._kept: set[str] = set()
         self.auto_remove: Callable[[Entry], Awaitable[None]] = _nothing
+        self.sweep_group: Callable[[str], None] = _leave
 
     async def start(self, entry: Entry, *, by_policy: bool = False) -> None:
         """Raises what :func:`lifecycle.step` and :meth:`Launcher.launch` raise; by then a container with
@@ -95,8 +96,11 @@ class Supervision:
     async def _watch(self, entry: Entry, process: Supervised) -> None:
         status = await process.wait()
         async with self._locks.hold("container", entry.id):
+            run = entry.run
             effects = await self.ended(entry, status)
             await self._launcher.clear(entry.id, process)
+            if run is not None and not status.finished_ns:
+                self.sweep_group(run.cgroup_path)  # its monitor was killed and cleaned up nothing
         self.perform(entry, effects)
 
     async def ended(self, entry: Entry, status: ExitStatus) -> tuple[Effect, ...]:
@@ -185,4 +189,8 @@ class Supervision:
 
 
 async def _nothing(_: Entry) -> None:
+    return None
+
+
+def _leave(_: str) -> None:
     return None
