@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Coroutine
 from typing import Any
 
@@ -260,6 +261,7 @@ class Platform:
     async def stop(self) -> None:
         """Let go of everything; containers keep running."""
         await self.health.close()
+        await self.execs.close()
         await self.containers.close()
         self.network.close()
         self.workers.close()
@@ -318,6 +320,8 @@ def system_settings(settings: Settings, identity: str) -> SystemSettings:
 def network_settings(settings: Settings) -> NetworkSettings:
     return NetworkSettings(
         bridge=settings.bridge or DEFAULT_BRIDGE,
+        # without a default bridge there is no name that other daemons do not have
+        instance=f"{zlib.crc32(settings.exec_root.encode()):08x}" if settings.bridge == "none" else "",
         bip=settings.bip,
         bip6=settings.bip6,
         fixed_cidr=settings.fixed_cidr,
