@@ -232,6 +232,14 @@ class Seccomp(_OCI, frozen=True, kw_only=True, rename="camel", omit_defaults=Tru
     syscalls: list[SyscallRule] = []
 
 
+class MemoryPolicy(_OCI, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    mode: str
+    """``MPOL_BIND`` and so on (set_mempolicy(2))."""
+    nodes: str = ""
+    """A list such as ``0-3,7``."""
+    flags: list[str] = []
+
+
 class Linux(_OCI, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     uid_mappings: list[IDMapping] = []
     gid_mappings: list[IDMapping] = []
@@ -248,6 +256,7 @@ class Linux(_OCI, frozen=True, kw_only=True, rename="camel", omit_defaults=True)
     personality: dict[str, Any] | None = None
     time_offsets: dict[str, dict[str, int]] = {}
     intel_rdt: dict[str, Any] | None = None
+    memory_policy: MemoryPolicy | None = None
 
 
 class Hook(_OCI, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

@@ -14,10 +14,11 @@ import socket
 from collections.abc import Callable
 
 from sampan.base.errors import SystemFailure
+from sampan.kernel import mount as mnt
 from sampan.kernel import process as proc
 from sampan.kernel.cgroup import steps as cgroup
 
-from . import hooks, monitor, sandbox
+from . import hooks, lifecycle_operations, monitor, sandbox
 from .planner import Program
 from .sandbox import Operation
 
@@ -38,40 +39,59 @@ class Additions:
     def __init__(self) -> None:
         self.hooks: dict[str, list[hooks.Hook]] = {}
         """By OCI name; those of the child are ``createContainer`` and ``startContainer``."""
+        self.hook_outputs = ("", "")
         self.state = ""
-        """JSON for the child's hooks; its pid is the one place that the child fills in itself."""
-        self.fifo = ""
-        """Wait at this FIFO before execve; empty: go on at once."""
+        """JSON for the child's hooks."""
+        self.fifo_fd = -1
+        """Wait at this FIFO before execve; -1: go on at once."""
         self.keyring = True
         self.preserved_fds = 0
         """How many descriptors from 3 on the process keeps."""
+        self.process: list[Operation] = []
+        """Scheduling, NUMA policy and the like, done while there are privileges."""
+        self.binds: dict[str, Operation] = {}
+        """By destination: binds that the caller prepared, in place of the planner's."""
 
 
 def extend(operations: list[Operation], additions: Additions) -> list[Operation]:
     """The child's program with hooks and the pause in their places."""
     result: list[Operation] = []
+    execute = operations[-1]
     for operation in operations:
         name = operation[0]
-        if name == "propagation" and additions.hooks.get("createRuntime"):
-            result.append(["ask", "hooks"])
-        if name == "pivot":
-            if additions.hooks.get("createContainer"):
-                result.append(["hooks", additions.hooks["createContainer"], additions.state])
-            if additions.fifo:
-                result.append(["open-fifo", additions.fifo])
         if name == "keyring" and not additions.keyring:
             continue
-        if name == "credentials":
-            execute = operations[-1]
-            result.append(["find-command", execute[1], execute[2], execute[3]])
-            if additions.fifo:
-                result.append(["await-start"])
-            if additions.hooks.get("startContainer"):
-                result.append(["hooks", additions.hooks["startContainer"], additions.state])
-        if name == "execute":
-            operation = [*operation, False, 3 + additions.preserved_fds]
-        result.append(operation)
+        if name == "propagation" and additions.hooks.get("createRuntime"):
+            result.append(["ask", "hooks"])
+        elif name == "pivot":
+            result += _hooks("createContainer", additions)
+        elif name == "credentials":
+            result += additions.process
+            result.append(["find-command", execute[1], execute[2]])
+            if additions.fifo_fd >= 0:
+                result.append(["await-start", additions.fifo_fd])
+            result += _hooks("startContainer", additions)
+        result.append(_changed(operation, additions))
     return result
+
+
+def _hooks(point: str, additions: Additions) -> list[Operation]:
+    entries = additions.hooks.get(point)
+    return [["hooks", entries, additions.state, additions.hook_outputs]] if entries else []
+
+
+def _changed(operation: Operation, additions: Additions) -> Operation:
+    name = operation[0]
+    if name == "execute":
+        return [*operation, False, 3 + additions.preserved_fds]
+    if name == "user":
+        return ["exact-user", *operation[3:6]]
+    if name == "bind" and operation[2] in additions.binds:
+        return additions.binds[operation[2]]
+    if name == "propagation" and operation[1] & mnt.MS_UNBINDABLE:
+        # the root could not be bound any more; it becomes unbindable after the pivot
+        return [name, mnt.MS_PRIVATE | mnt.MS_REC]
+    return operation
 
 
 class Child:
@@ -81,6 +101,8 @@ class Child:
         self.pid = pid
         self.pidfd = pidfd
         self.master_fd = -1
+        self.listener_fd = -1
+        """Of a seccomp filter with SCMP_ACT_NOTIFY."""
         self._sync = sync
 
     def wait_ready(self) -> None:
@@ -90,10 +112,13 @@ class Child:
             if not data or data == b"ready":
                 self._sync.close()
                 return
-            if data == b"tty":
+            if data in (b"tty", b"listener"):
                 numbers = array.array("i")
                 numbers.frombytes(ancillary[0][2])
-                self.master_fd = numbers[0]
+                if data == b"tty":
+                    self.master_fd = numbers[0]
+                else:
+                    self.listener_fd = numbers[0]
             elif data[:1] == b"E":
                 message, code = marshal.loads(data[1:])  # noqa: S302 - from our own child
                 os.waitpid(self.pid, 0)
@@ -111,6 +136,7 @@ def spawn(program: Program, operations: list[Operation], before_root: Callable[[
     """Clone and help the child along. ``before_root`` gets the pid when the child has its namespaces and
     waits for the hooks of the caller. Raises ProcessFailed, HookFailed, OSError; then nothing is left."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    lifecycle_operations.register()
     payload = memoryview(marshal.dumps(operations))
     group_fd = monitor._prepare(program)
     pid, pidfd = proc.clone3(program["clone_flags"], group_fd)

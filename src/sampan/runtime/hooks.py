@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from typing import Any
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import IO, Any
 
 Hook = list[Any]
 """[path, args, env, timeout_s (0: none)]."""
@@ -17,20 +19,34 @@ class HookFailed(Exception):
     """A hook that decides over the container did not succeed."""
 
 
-def run(hooks: list[Hook], state: str) -> None:
-    """In order, each waited for. Raises HookFailed at the first that fails or takes too long."""
-    for path, args, env, timeout_s in hooks:
-        _run_one(path, args, env, timeout_s, state)
+def run(hooks: list[Hook], state: str, outputs: tuple[str, str] = ("", "")) -> None:
+    """In order, each waited for. Raises HookFailed at the first that fails or takes too long.
+
+    ``outputs``: files that standard output and error are added to; empty: the caller's own.
+    """
+    with ExitStack() as opened:
+        files = [opened.enter_context(open(path, "ab")) if path else None for path in outputs]
+        for path, args, env, timeout_s in hooks:
+            _run_one(path, args, env, timeout_s, state, files)
 
 
-def _run_one(path: str, args: list[str], env: list[str], timeout_s: float, state: str) -> None:
-    environment = dict(entry.partition("=")[::2] for entry in env)
+def _run_one(
+    path: str,
+    args: list[str],
+    env: list[str],
+    timeout_s: float,
+    state: str,
+    files: Sequence[IO[bytes] | None],
+) -> None:
+    environment = dict(entry.partition("=")[::2] for entry in env) if env else None
     try:
         process = subprocess.Popen(
             args or [path],
             executable=path,
             env=environment,
             stdin=subprocess.PIPE,
+            stdout=files[0],
+            stderr=files[1],
             restore_signals=True,
         )
     except OSError as error:

@@ -497,17 +497,17 @@ def user(
         sandbox.user = resolve_user(name, extra_groups, uid, gid, groups)
     except LookupError as error:
         raise SandboxError(str(error), 126) from error
-    _give_streams(sandbox)
+    give_streams(sandbox)
 
 
-def _give_streams(sandbox: Sandbox) -> None:
+def give_streams(sandbox: Sandbox, gid: int = -1) -> None:
     """Let the user open its own /dev/stdout again; /dev/null stays root's."""
     uid = sandbox.user["uid"]
     for fd in (0, 1, 2) if sandbox.slave_fd < 0 else (sandbox.slave_fd,):
         try:
             status = os.fstat(fd)
             if status.st_uid != uid and status.st_rdev != _NULL:
-                os.fchown(fd, uid, -1)
+                os.fchown(fd, uid, gid)
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.EPERM, errno.EROFS, errno.EBADF):
                 raise
@@ -544,56 +544,13 @@ def working_directory(sandbox: Sandbox, path: str) -> None:
     try:
         os.chdir(path)
     except FileNotFoundError:
+        if sandbox.root_fd < 0:
+            return  # one more process of a container: execute says that the directory is not there
         os.close(make_directories(sandbox.root_fd, path))
         os.chdir(path)
     except PermissionError:
         # the directory may be open to the user only; tried again when we are that user
         return
-
-
-def ask(sandbox: Sandbox, what: str) -> None:
-    """Let the caller do something at this point, and wait until it has."""
-    sandbox.sync.send(what.encode())
-    await_monitor(sandbox, what)
-
-
-def hooks(_: Sandbox, entries: list[list[Any]], state: str) -> None:
-    """The hooks that run inside the container's namespaces."""
-    from sampan.runtime import hooks as runner  # loaded before the clone by those who have hooks
-
-    try:
-        runner.run(entries, state)
-    except runner.HookFailed as error:
-        raise SandboxError(str(error), 1) from error
-
-
-def open_fifo(sandbox: Sandbox, path: str) -> None:
-    """While the host's files can still be seen."""
-    sandbox.fifo_fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-
-
-def await_start(sandbox: Sandbox) -> None:
-    """Between create and start: opening a FIFO for writing waits for somebody who reads."""
-    sandbox.sync.send(b"ready")
-    sandbox.sync.shutdown(_socket.SHUT_RDWR)
-    fd = os.open(f"/proc/self/fd/{sandbox.fifo_fd}", os.O_WRONLY | os.O_CLOEXEC)
-    os.write(fd, b"0")
-    os.close(fd)
-    os.close(sandbox.fifo_fd)
-
-
-def find_command(_: Sandbox, arguments: list[str], environment: list[str], cwd: str) -> None:
-    """Say at create time what execve would say at start. Raises SandboxError 126 or 127."""
-    command = arguments[0]
-    path = next((entry[5:] for entry in environment if entry.startswith("PATH=")), "")
-    found = [candidate for candidate in _candidates(command, path) if os.path.isfile(candidate)]
-    if any(os.access(candidate, os.X_OK) for candidate in found):
-        return
-    if found:
-        raise SandboxError(f'exec: "{command}": permission denied', 126)
-    if "/" in command and not command.startswith("/"):
-        return  # relative to the working directory, which is entered later
-    raise SandboxError(f'exec: "{command}": executable file not found in $PATH', 127)
 
 
 def execute(
@@ -637,7 +594,7 @@ def _exec_first(arguments: list[str], pairs: dict[str, str], environment: list[s
     environ = {os.fsencode(k): os.fsencode(v) for k, v in pairs.items()}
     argv = [os.fsencode(argument) for argument in arguments]
     denied = False
-    for candidate in _candidates(command, pairs.get("PATH", "")):
+    for candidate in candidates(command, pairs.get("PATH", "")):
         try:
             os.execve(os.fsencode(candidate), argv, environ)  # noqa: S606 - it is what we are for
         except OSError as error:
@@ -652,7 +609,7 @@ def _exec_first(arguments: list[str], pairs: dict[str, str], environment: list[s
     raise SandboxError(f'exec: "{command}": executable file not found in $PATH', 127)
 
 
-def _candidates(command: str, path: str) -> list[str]:
+def candidates(command: str, path: str) -> list[str]:
     if "/" in command:
         return [command]
     return [f"{entry or '.'}/{command}" for entry in path.split(":")]
@@ -707,11 +664,6 @@ OPERATIONS: dict[str, Callable[..., None]] = {
     "user": user,
     "credentials": credentials,
     "working-directory": working_directory,
-    "ask": ask,
-    "hooks": hooks,
-    "open-fifo": open_fifo,
-    "await-start": await_start,
-    "find-command": find_command,
     "execute": execute,
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from sampan.kernel.capabilities import NUMBERS
 from sampan.model.oci import DeviceRule, Resources, RuntimeSpec
 
 from .errors import InvalidBundle
@@ -55,6 +56,7 @@ def complete(spec: RuntimeSpec, bundle: str, container_id: str, *, systemd: bool
     linux = msgspec.structs.replace(
         spec.linux,
         cgroups_path=_cgroups_path(spec.linux.cgroups_path, container_id, systemd),
+        devices=[msgspec.structs.replace(d, path=d.path.rstrip("/")) for d in spec.linux.devices],
         resources=_with_default_devices(spec.linux.resources or Resources()),
     )
     mounts = [
@@ -65,11 +67,17 @@ def complete(spec: RuntimeSpec, bundle: str, container_id: str, *, systemd: bool
         for mount in spec.mounts
     ]
     check_sysctls(spec)
+    sets = spec.process.capabilities
+    if sets is not None:
+        for names in (sets.bounding, sets.effective, sets.permitted, sets.inheritable, sets.ambient):
+            check_capabilities(names)
     return msgspec.structs.replace(spec, root=root, linux=linux, mounts=mounts)
 
 
 def _cgroups_path(path: str, container_id: str, systemd: bool) -> str:
     """``slice:prefix:name`` is systemd's form; without systemd it names directories all the same."""
+    if "\0" in path:
+        raise InvalidBundle("the cgroupsPath contains a NUL")
     if path.count(":") == 2 and (systemd or not path.startswith("/")):
         parent, prefix, name = path.split(":")
         scope = f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
@@ -96,6 +104,13 @@ def _with_default_devices(resources: Resources) -> Resources:
     return msgspec.structs.replace(resources, devices=[*resources.devices, *DEFAULT_DEVICE_RULES])
 
 
+def check_capabilities(names: list[str]) -> None:
+    """Raises InvalidBundle for a name that is none."""
+    for name in names:
+        if name.upper() not in NUMBERS:
+            raise InvalidBundle(f"unknown capability {name!r}")
+
+
 _IPC_WORDS = "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced"
 _IPC = frozenset("kernel." + word for word in _IPC_WORDS.split())
 
@@ -114,6 +129,8 @@ def check_sysctls(spec: RuntimeSpec) -> None:
             allowed = "network" in kinds
         elif key == "kernel.domainname":
             allowed = "uts" in kinds
+            if spec.domainname and spec.domainname != spec.linux.sysctl[given]:
+                raise InvalidBundle("the sysctl kernel.domainname conflicts with the OCI field domainname")
         elif key == "kernel.hostname":
             raise InvalidBundle("the sysctl kernel.hostname conflicts with the OCI field hostname")
         else:

@@ -11,12 +11,12 @@ import msgspec
 from sampan.kernel import capabilities
 from sampan.kernel.cgroup import steps as cgroup
 from sampan.model.launch import ExecRequest, Stdio
-from sampan.model.oci import CapabilitySets, Process, RuntimeSpec, User
-from sampan.runtime import direct, planner
-from sampan.security.seccomp.compiler import compile_filter
+from sampan.model.oci import CapabilitySets, Linux, Process, RuntimeSpec, User
+from sampan.runtime import direct, planner, scheduling
 
 from . import bundle as bundles
 from .errors import InvalidBundle, WrongState
+from .filters import compile_spec
 from .lifecycle import Containers, write_pid
 from .terminal import Proxy, send_to_console
 
@@ -41,13 +41,14 @@ def run(containers: Containers, arguments: argparse.Namespace) -> int:
         process=process,
         stdio=Stdio(tty=process.terminal),
         cgroups_path=path,
-        seccomp_bpf=_filter(spec),
+        seccomp_bpf=compile_spec(spec),
         user=None,
     )
     host = planner.Host(layout=containers.layout, last_capability=capabilities.last_capability())
     program = planner.plan_exec(request, host)
     additions = direct.Additions()
     additions.preserved_fds = arguments.preserve_fds
+    additions.process = scheduling.operations(process, Linux())
     child = direct.spawn(program, direct.extend(program["operations"], additions), None)
     if arguments.pid_file:
         write_pid(arguments.pid_file, child.pid)
@@ -112,6 +113,7 @@ def _user(base: User, arguments: argparse.Namespace) -> User:
 
 def _with_capabilities(base: CapabilitySets, names: list[str]) -> CapabilitySets:
     added = [name if name.startswith("CAP_") else f"CAP_{name}" for name in names]
+    bundles.check_capabilities(added)
 
     def plus(given: list[str]) -> list[str]:
         return list(dict.fromkeys([*given, *added]))
@@ -127,6 +129,8 @@ def _with_capabilities(base: CapabilitySets, names: list[str]) -> CapabilitySets
 
 def _sub_group(containers: Containers, path: str, below: str) -> str:
     """A group below the container's, made when missing."""
+    if ".." in below.split("/"):
+        raise InvalidBundle(f"the group {below!r} is not below the container's")
     inner = os.path.normpath("/" + below)
     for directory in containers.layout.directories(path):
         if os.path.isdir(directory):
@@ -134,7 +138,3 @@ def _sub_group(containers: Containers, path: str, below: str) -> str:
             if os.path.exists(directory + inner + "/cpuset.cpus"):
                 cgroup.inherit_cpuset(directory + inner)
     return path + inner
-
-
-def _filter(spec: RuntimeSpec) -> bytes:
-    return compile_filter(spec.linux.seccomp, os.uname().machine) if spec.linux.seccomp else b""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import signal
+import sys
 import time
 
 import msgspec
@@ -16,12 +18,13 @@ from sampan.kernel.cgroup import layout
 from sampan.kernel.cgroup import steps as cgroup
 from sampan.model.launch import LaunchRequest, Stdio
 from sampan.model.oci import Hook, Hooks, RuntimeSpec
-from sampan.runtime import direct, hooks, planner
+from sampan.runtime import direct, hooks, planner, scheduling
 from sampan.runtime.cgroups import cgroups_of
-from sampan.security.seccomp.compiler import compile_filter
 
 from . import bundle as bundles
+from . import idmaps
 from .errors import InvalidBundle, NoSuchContainer, WrongState
+from .filters import compile_spec, filter_operations, send_listener
 from .options import CreateOptions, GlobalOptions
 from .state import Record, Store, start_ticks, state_json
 from .terminal import Proxy, send_to_console
@@ -56,7 +59,7 @@ class Containers:
         directory = self.store.reserve(container_id)
         try:
             os.chmod(directory, 0o711)
-            os.mkfifo(self.store.fifo(container_id), 0o622)
+            os.mkfifo(self.store.fifo(container_id), 0o600)
             return self._create(container_id, bundle, spec, text, options)
         except BaseException:
             self.store.forget(container_id)
@@ -71,11 +74,12 @@ class Containers:
                 run_dir=self.store.directory(container_id),
                 spec=spec,
                 stdio=_stdio(spec),
-                seccomp_bpf=_filter(spec),
+                seccomp_bpf=compile_spec(spec),
                 user=None,
             ),
             planner.Host(layout=self.layout, last_capability=capabilities.last_capability()),
         )
+        _join_before_clone(program)
         grouped = self.options.cgroup_manager != "disabled"
         if not grouped:
             _leave_groups_alone(program)
@@ -92,25 +96,41 @@ class Containers:
             owner=pwd.getpwuid(os.getuid()).pw_name,
             external_descriptors=_descriptors(),
         )
-        additions = direct.Additions()
-        additions.hooks = hook_lists(spec.hooks)
-        additions.state = state_json(record, "creating")
-        additions.fifo = self.store.fifo(container_id)
-        additions.keyring = not options.no_new_keyring
-        additions.preserved_fds = options.preserve_fds + int(os.environ.get("LISTEN_FDS", "0") or 0)
+        additions = self._additions(spec, record, options)
         create_runtime = additions.hooks.get("createRuntime", [])
-        child = direct.spawn(
-            program,
-            direct.extend(program["operations"], additions),
-            lambda pid: hooks.run(create_runtime, state_json(record, "creating", pid)),
-        )
+        try:
+            child = direct.spawn(
+                program,
+                direct.extend(program["operations"], additions),
+                lambda pid: hooks.run(
+                    create_runtime, state_json(record, "creating", pid), additions.hook_outputs
+                ),
+            )
+        finally:
+            os.close(additions.fifo_fd)
         record = msgspec.structs.replace(record, pid=child.pid, pid_start=start_ticks(child.pid))
         self.store.save(record, text)
         if options.pid_file:
             write_pid(options.pid_file, child.pid)
         if child.master_fd >= 0 and options.console_socket:
             send_to_console(options.console_socket, child.master_fd)
+        if child.listener_fd >= 0 and spec.linux.seccomp is not None:
+            send_listener(spec.linux.seccomp, child, state_json(record, "creating"))
         return child
+
+    def _additions(self, spec: RuntimeSpec, record: Record, options: CreateOptions) -> direct.Additions:
+        additions = direct.Additions()
+        additions.hooks = hook_lists(spec.hooks)
+        additions.hook_outputs = hook_outputs(spec)
+        additions.state = state_json(record, "creating")
+        additions.fifo_fd = os.open(self.store.fifo(record.id), os.O_RDWR | os.O_CLOEXEC)
+        additions.keyring = not options.no_new_keyring
+        additions.preserved_fds = options.preserve_fds + int(os.environ.get("LISTEN_FDS", "0") or 0)
+        additions.binds = idmaps.prepare(spec)
+        if spec.process is not None:
+            additions.process = scheduling.operations(spec.process, spec.linux)
+        additions.process += filter_operations(spec)
+        return additions
 
     def start(self, container_id: str) -> None:
         """Open the FIFO: the process goes on to its command."""
@@ -119,20 +139,24 @@ class Containers:
         if status != "created":
             raise WrongState(f"cannot start a container in the {status} state")
         fifo = self.store.fifo(container_id)
-        descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            os.set_blocking(descriptor, True)
-            while not os.read(descriptor, 1):
-                if start_ticks(record.pid) != record.pid_start:
-                    raise WrongState("the container's process ended before its start")
-                time.sleep(0.001)
+            descriptor = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            raise WrongState("the container's process ended before its start") from error
+        try:
+            os.write(descriptor, b"0")
         finally:
             os.close(descriptor)
         os.unlink(fifo)
         spec = bundles.parse(self.store.spec_text(container_id))
         after = hook_lists(spec.hooks).get("poststart", [])
-        if after:
-            hooks.run(after, state_json(record, "running"))
+        try:
+            hooks.run(after, state_json(record, "running"), hook_outputs(spec))
+        except hooks.HookFailed:
+            self.delete(container_id, force=True)
+            raise
 
     def run(self, container_id: str, options: CreateOptions) -> int:
         """create, start, wait, delete. Returns the exit code of the command, or 0 when detached."""
@@ -191,15 +215,20 @@ class Containers:
             raise WrongState(f"cannot delete container {container_id!r} that is not stopped: {status}")
         if status != "stopped":
             _signal(record.pid, signal.SIGKILL)
+            thaw_wherever_it_is(self.layout, record.pid)
         if record.cgroups_path and any(os.path.isdir(path) for path in record.cgroup_dirs):
             self.groups.kill(record.cgroups_path)
         _await_end(record)
         spec = bundles.parse(self.store.spec_text(container_id))
-        cgroup.remove([path for path in reversed(record.cgroup_dirs) if os.path.isdir(path)])
+        if record.cgroups_path:
+            cgroup.remove(self.layout.directories(record.cgroups_path))
         self.store.forget(container_id)
-        after = hook_lists(spec.hooks).get("poststop", [])
-        if after:
-            hooks.run(after, state_json(record, "stopped"))
+        for hook in hook_lists(spec.hooks).get("poststop", []):
+            try:
+                hooks.run([hook], state_json(record, "stopped"), hook_outputs(spec))
+            except hooks.HookFailed as error:
+                # runtime.md, "Lifecycle" 13: warned of, and the others run all the same
+                print(f"warning: {error}", file=sys.stderr)
 
     def pause(self, container_id: str) -> None:
         record = self._require("pause", container_id, ("running", "created"))
@@ -237,8 +266,14 @@ def _stdio(spec: RuntimeSpec) -> Stdio:
     )
 
 
-def _filter(spec: RuntimeSpec) -> bytes:
-    return compile_filter(spec.linux.seccomp, os.uname().machine) if spec.linux.seccomp else b""
+def _join_before_clone(program: planner.Program) -> None:
+    """With a user namespace of its own the process has no rights over namespaces that others own: it is
+    cloned inside them instead."""
+    if not program["id_maps"]:
+        return
+    joins = [operation for operation in program["operations"] if operation[0] == "join"]
+    program["operations"] = [operation for operation in program["operations"] if operation[0] != "join"]
+    program["parent_namespaces"] += [[path, kind] for _, path, kind in joins]
 
 
 def _leave_groups_alone(program: planner.Program) -> None:
@@ -260,6 +295,28 @@ def hook_lists(given: Hooks | None) -> dict[str, list[hooks.Hook]]:
         for entry in entries:
             lists.setdefault(point, []).append([entry.path, entry.args, entry.env, entry.timeout or 0])
     return lists
+
+
+def hook_outputs(spec: RuntimeSpec) -> tuple[str, str]:
+    """Files that crun's annotations name for what hooks print."""
+    return (
+        spec.annotations.get("run.oci.hooks.stdout", ""),
+        spec.annotations.get("run.oci.hooks.stderr", ""),
+    )
+
+
+def thaw_wherever_it_is(host: layout.Layout, pid: int) -> None:
+    """v1: a process that somebody moved to a frozen group of their own does not die of SIGKILL."""
+    if host.version != 1 or "freezer" not in host.mounts:
+        return
+    try:
+        with open(f"/proc/{pid}/cgroup") as file:
+            fields = [line.rstrip("\n").split(":", 2) for line in file]
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    path = next((path for _, names, path in fields if names == "freezer"), "/")
+    if path != "/":
+        cgroup.write(host.directory("freezer", path) + "/freezer.state", "THAWED")
 
 
 def _descriptors() -> str:

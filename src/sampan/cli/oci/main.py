@@ -36,25 +36,36 @@ def main(argv: list[str] | None = None) -> int:
         cgroup_manager=manager,
     )
     try:
+        _check_log(options.log)
         return COMMANDS[arguments.command](options, arguments)
     except ProcessFailed as error:
         _report(options, error.message)
         return error.exit_code if arguments.command in ("run", "exec") else 1
     except (SampanError, HookFailed) as error:
         _report(options, str(error))
+    except ValueError as error:
+        _report(options, f"invalid value: {error}")
     except OSError as error:
         about = f"{error.filename}: " if error.filename else ""
         _report(options, f"{about}{error.strerror or error}")
     return 1
 
 
+def _check_log(log: str) -> None:
+    """A path, or ``file:PATH``. Raises InvalidArgument for crun's other kinds, which need other programs."""
+    kind, colon, _ = log.partition(":")
+    if colon and "/" not in kind and kind != "file":
+        raise InvalidArgument(f"unknown log type {kind!r}")
+
+
 def _report(options: GlobalOptions, message: str) -> None:
     """To the log that the caller reads (containerd, podman), and to standard error."""
-    if options.log:
+    log = options.log.removeprefix("file:")
+    if log:
         line = message
         if options.log_format == "json":
             line = json.dumps({"level": "error", "msg": message, "time": format_ns(now_ns())})
-        with open(options.log, "a") as file:
+        with open(log, "a") as file:
             file.write(line + "\n")
     print(message, file=sys.stderr)
 
@@ -188,7 +199,9 @@ def _features(_: GlobalOptions, __: argparse.Namespace) -> int:
 
 def _spec(_: GlobalOptions, arguments: argparse.Namespace) -> int:
     path = os.path.join(arguments.bundle, arguments.config)
-    text = msgspec.json.format(msgspec.json.encode(reports.starting_spec()), indent=4)
+    spec = reports.starting_spec(rootless=arguments.rootless)
+    value = {"ociVersion": spec.oci_version, **msgspec.to_builtins(spec)}
+    text = msgspec.json.format(msgspec.json.encode(value), indent=4)
     with open(path, "xb") as file:
         file.write(text)
     return 0

@@ -15,6 +15,7 @@ from sampan.kernel.process import NAMESPACE_FLAGS
 from sampan.model.oci import (
     CapabilitySets,
     DeviceRule,
+    IDMapping,
     Linux,
     Namespace,
     OCIMount,
@@ -142,10 +143,12 @@ def features() -> dict[str, Any]:
     }
 
 
-def starting_spec() -> RuntimeSpec:
+def starting_spec(*, rootless: bool = False) -> RuntimeSpec:
     """A config.json that starts a shell, to be changed."""
     caps = [name for name in DEFAULT if name in ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")]
     flags = ["nosuid", "noexec", "nodev"]
+    kinds = ["pid", "network", "ipc", "uts", "mount", "cgroup"]
+    maps = [IDMapping(container_id=0, host_id=os.getuid(), size=1)] if rootless else []
     return RuntimeSpec(
         process=Process(
             terminal=True,
@@ -188,7 +191,9 @@ def starting_spec() -> RuntimeSpec:
         ],
         linux=Linux(
             resources=Resources(devices=[DeviceRule(allow=False, access="rwm")]),
-            namespaces=[Namespace(type=kind) for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
+            namespaces=[Namespace(type=kind) for kind in (*kinds, *(["user"] if rootless else []))],
+            uid_mappings=maps,
+            gid_mappings=maps,
             masked_paths=["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"],
             readonly_paths=["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
         ),

@@ -19,7 +19,7 @@ from sampan.model.oci import RuntimeSpec
 from .errors import NoSuchContainer, WrongState
 
 FIFO = "exec.fifo"
-_ID = re.compile(r"[A-Za-z0-9_.+-]+")
+_ID = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*")
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +57,7 @@ class Store:
 
     def directory(self, container_id: str) -> str:
         if not _ID.fullmatch(container_id) or container_id in (".", ".."):
-            raise InvalidArgument(f"invalid container ID {container_id!r}")
+            raise InvalidArgument(f"invalid character in the container ID {container_id!r}")
         return os.path.join(self.root, container_id)
 
     def fifo(self, container_id: str) -> str:
