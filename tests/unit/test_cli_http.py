@@ -99,6 +99,16 @@ def test_refusals_carry_the_daemons_words(body: bytes, expected: str) -> None:
     assert caught.value.message == f"Error response from daemon: {expected}"
 
 
+def test_send_answers_a_refusal_with_its_body_where_request_raises() -> None:
+    with RecordingServer({"POST /exec/e1/resize": Answer(b'{"message":"not started"}', 400)}) as server:
+        client = client_of(server)
+        response = client.send("POST", "/exec/e1/resize")
+        assert (response.status, response.read(), response.read()) == (400, b'{"message":"not started"}', b"")
+        with pytest.raises(Refused, match="not started"):
+            client.request("POST", "/exec/e1/resize")
+        client.close()
+
+
 def test_a_body_that_is_cut_is_an_error() -> None:
     def answer(request: Request, connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")

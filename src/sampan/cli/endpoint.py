@@ -7,6 +7,10 @@ import _socket
 from sampan.cli.failure import Failure, Unreachable
 from sampan.cli.http import Connection
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 DEFAULT_ADDRESS = "unix:///run/sampan/sampan.sock"
 
 
@@ -70,12 +74,22 @@ class Endpoint:
             "Start it with 'sudo sampand' or name another one with -H, SAMPAN_HOST or DOCKER_HOST."
         )
 
+    def _wrapper(self, name: str) -> Callable[[_socket.socket], Connection]:
+        """What makes a connection of a socket. Raises Failure for unusable TLS files before any is open."""
+        if self.tls is None:
+            return Connection
+        from sampan.cli.tls import TlsConnection, client_context
+
+        context = client_context(self.tls)
+        return lambda sock: TlsConnection(sock, name, context)
+
     def _connect_tcp(self) -> Connection:
         name, _, port_text = self.host.rpartition(":")
         if not name:
             name, port_text = self.host, ""
         port = int(port_text) if port_text.isdigit() else (2376 if self.tls else 2375)
         name = name.strip("[]") or "127.0.0.1"
+        wrap = self._wrapper(name)
         last: OSError | None = None
         try:
             candidates = _socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM)
@@ -90,10 +104,6 @@ class Endpoint:
                 last = error
                 continue
             sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-            if self.tls is None:
-                return Connection(sock)
-            from sampan.cli.tls import TlsConnection
-
-            return TlsConnection(sock, name, self.tls)
+            return wrap(sock)
         reason = f" ({last.strerror})" if last else ""
         raise Unreachable(self._down().replace(". Is", f"{reason}. Is", 1))

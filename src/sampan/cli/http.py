@@ -110,6 +110,8 @@ class Response:
     def __init__(self, client: Client, connection: Connection, method: str) -> None:
         self._client = client
         self._connection: Connection | None = connection
+        self.unread = b""
+        """A body that was looked into and is still to be read."""
         lines = connection.take_through(b"\r\n\r\n").decode("latin-1").split("\r\n")
         self.status = int(lines[0].split(" ", 2)[1])
         self.headers: dict[str, str] = {}
@@ -143,7 +145,8 @@ class Response:
         """Part of the body as soon as there is some; b"" at its end. Raises ConnectionError when cut."""
         connection = self._connection
         if connection is None:
-            return b""
+            data, self.unread = self.unread, b""
+            return data
         if self._chunked and self._left == 0:
             size = int(connection.take_through(b"\r\n").split(b";")[0], 16)
             if size == 0:
@@ -231,7 +234,7 @@ class Client:
             if mark in answer:
                 self.version = answer.split(mark)[1].split(b'"')[0].strip().decode()
                 return self._send(method, path, query, body, headers)
-            raise Refused(_message(answer), 400)
+            response.unread = answer
         return response
 
     def request(

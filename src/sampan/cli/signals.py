@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import posix
+from time import sleep
 
 from sampan.cli import terminal
 from sampan.cli.failure import Failure
@@ -25,6 +26,8 @@ _NAMES = {
 }
 _IMPATIENT = (_signal.SIGINT, _signal.SIGTERM)
 _PATIENCE = 3
+_FIRST_TRIES = 10
+_RETRY_S = 0.01
 
 
 def _nothing(number: int, frame: object) -> None:
@@ -95,13 +98,25 @@ class SizeFollower:
         self._path = path
 
     def install(self, pipe: SignalPipe) -> None:
-        pipe.handle(_signal.SIGWINCH, lambda number: self.send())
+        pipe.handle(_signal.SIGWINCH, self._changed)
 
-    def send(self, larger_by: int = 0) -> None:
-        """Best effort, as the window may change again at any moment."""
+    def _changed(self, number: int) -> None:
+        self.send()
+
+    def send_first(self) -> None:
+        """The size at the start. The process may not be there yet, so a few tries a little later."""
+        for attempt in range(1, _FIRST_TRIES + 1):
+            if self.send():
+                return
+            sleep(attempt * _RETRY_S)
+
+    def send(self, larger_by: int = 0) -> bool:
+        """Best effort, as the window may change again at any moment. Answers whether it was taken."""
         current = terminal.size()
         if current is None:
-            return
+            return True
         rows, columns = current
         query = (("h", str(rows + larger_by)), ("w", str(columns + larger_by)))
-        self._client.send("POST", self._path, query).read()
+        response = self._client.send("POST", self._path, query)
+        response.read()
+        return response.status < 400

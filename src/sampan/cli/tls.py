@@ -16,8 +16,10 @@ from sampan.cli.http import Connection
 _READ_SIZE = 65536
 
 
-def _context(files: TlsFiles) -> ssl.SSLContext:
+def client_context(files: TlsFiles) -> ssl.SSLContext:
+    """Raises Failure for files that cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    used = files.ca
     try:
         if not files.verify:
             context.check_hostname = False
@@ -27,20 +29,22 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
         else:
             context.load_default_certs()
         if files.certificate:
+            used = f"{files.certificate}, {files.key}" if files.key else files.certificate
             context.load_cert_chain(files.certificate, files.key or None)
     except OSError as error:
-        raise Failure(f"cannot use the TLS files: {error.filename or files.certificate}: {error}") from None
+        reason = "not a certificate or key" if isinstance(error, ssl.SSLError) else error.strerror
+        raise Failure(f"cannot use the TLS files {used}: {reason}") from None
     return context
 
 
 class TlsConnection(Connection):
     """As Connection, encrypted."""
 
-    def __init__(self, sock: _socket.socket, server_name: str, files: TlsFiles) -> None:
+    def __init__(self, sock: _socket.socket, server_name: str, context: ssl.SSLContext) -> None:
         super().__init__(sock)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = _context(files).wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
         try:
             while True:
                 try:
@@ -51,8 +55,16 @@ class TlsConnection(Connection):
                     self._feed()
             self._flush()
         except (ssl.SSLError, ConnectionError) as error:
+            self._say_why()
             sock.close()
             raise Unreachable(f"TLS with {server_name} failed: {error}") from None
+
+    def _say_why(self) -> None:
+        """The alert for the daemon's log, if it still listens."""
+        try:
+            self._flush()
+        except ConnectionError:
+            return
 
     def _flush(self) -> None:
         if data := self._outgoing.read():
@@ -74,6 +86,9 @@ class TlsConnection(Connection):
                 self._feed()
             except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 return b""
+            except ssl.SSLError as error:
+                reason = (error.reason or str(error)).lower().replace("_", " ")
+                raise ConnectionResetError(f"TLS: {reason}") from None
 
     def receive(self, size: int = _READ_SIZE) -> bytes:
         if self.buffer:

@@ -59,7 +59,7 @@ def execute(session: Session, values: Values, words: list[str]) -> int:
         pipe = SignalPipe()
         follower = SizeFollower(session, f"/exec/{identifier}/resize")
         follower.install(pipe)
-        follower.send()
+        follower.send_first()
         pump.watch(pipe.fileno(), pipe.ready)
     pump.run(lambda: pump.output_ended)
     if pump.detached:

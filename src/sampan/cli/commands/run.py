@@ -154,7 +154,7 @@ class _Foreground:
         if body["Tty"]:
             follower = SizeFollower(self._session, f"/containers/{self._container}/resize")
             follower.install(pipe)
-            follower.send()
+            follower.send_first()
         streams = Streams(
             stdin=body["AttachStdin"],
             stdout=body["AttachStdout"],

@@ -60,7 +60,7 @@ def _attached(session: Session, values: Values, name: str) -> int:
     if tty and is_terminal(1):
         follower = SizeFollower(session, f"/containers/{identifier}/resize")
         follower.install(pipe)
-        follower.send()
+        follower.send_first()
     pump = Pump(connection, Streams(stdin=stdin, stdout=True, stderr=True, tty=tty, keys=keys))
     pump.watch(pipe.fileno(), pipe.ready)
     pump.run(lambda: pump.output_ended)
