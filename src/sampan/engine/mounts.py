@@ -90,6 +90,8 @@ class MountResolver:
         points = self._inherited(host)
         points.update(self._requested(host))
         points.update(_declared(config, host, points))
+        if not points:
+            return []
         made: list[MountPoint] = []
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.release, container_id, made, anonymous=True)
@@ -208,6 +210,8 @@ class MountResolver:
         be ``/proc/<pid>/fd/<n>`` of this process. An image mount's source is its layer directories, topmost
         first, joined by colons. Raises InvalidMount, NotFound, VolumeNotMounted; then nothing is held.
         """
+        if not record.mounts:
+            return []
         covered = record.host.tmpfs or {}
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._let_go, record, silently=True)
