@@ -11,6 +11,7 @@ import msgspec
 
 from sampan.base.errors import InvalidArgument
 from sampan.model.container import (
+    BindOptions,
     ContainerConfig,
     EndpointConfig,
     HealthConfig,
@@ -134,6 +135,10 @@ def _mount_of_version(mount: Mount, version: int) -> Mount:
             changes["create_mountpoint"] = False
         if changes:
             mount = replace(mount, bind_options=replace(bind, **changes))
+    if version < 44 and mount.type == "bind" and mount.read_only:
+        # Read-only reached no mounts below before 1.44.
+        options = replace(mount.bind_options or BindOptions(), read_only_non_recursive=True)
+        mount = replace(mount, bind_options=options)
     if version < 42:
         # Not validated at that time, so it must not fail now.
         if mount.type != "volume":

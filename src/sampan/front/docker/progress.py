@@ -35,6 +35,10 @@ async def send_progress(
             await stream.prepare(call.request)
         _, text = explain(error, call.path)
         await stream.send(encode_line(ProgressMessage(error_detail=ErrorDetail(message=text), error=text)))
+    except BaseException:
+        if stream.started:
+            stream.abort()
+        raise
     finally:
         await close_iterator(source)
     return stream

@@ -64,7 +64,7 @@ class Reply(web.StreamResponse):
 
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
         transport = request.transport
-        if transport is None:
+        if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
         self._keep_alive = request.keep_alive
         head = [_status_lines[self._status], http_date(), "\r\n"]
@@ -116,7 +116,7 @@ class Stream(web.StreamResponse):
         if self._connection is not None:
             return None
         transport = request.transport
-        if transport is None:
+        if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
         self._chunks = request.version.minor > 0
         self._keep_alive = request.keep_alive and self._chunks
