@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _LIST_FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 _PRUNE_FILTERS = ("label", "label!", "until")
+_NO_NAMES = "containers on this network reach each other by address: their names are not resolved yet"
 
 
 class NetworkNotFound(NotFound):
@@ -206,7 +207,7 @@ class Networks:
             self._stack.remove(made)
             raise
         self._publish("create", made)
-        return made.id, ""
+        return made.id, _NO_NAMES if made.driver == "bridge" else ""
 
     async def remove(self, ref: str) -> None:
         """Raises NetworkNotFound, Forbidden (predefined, or containers run on it), DeviceFailed."""
