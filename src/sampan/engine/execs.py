@@ -25,6 +25,7 @@ from .lifecycle import NotRunning, restarting_conflict
 from .ports import Runtime, Supervised
 from .registry import Entry
 from .tasks import Tasks
+from .trees import remove_tree
 from .views import ExecConfig, ExecView
 
 KEPT_S = 300.0
@@ -214,7 +215,7 @@ class Execs:
         self._ledger.set_execs(entry, tuple(id_ for id_ in entry.exec_ids if id_ != item.id))
         self._publish(item, "exec_die", {"exitCode": str(status.exit_code)})
         await process.released()
-        shutil.rmtree(self._ledger.layout.exec_dir(item.id), ignore_errors=True)
+        await remove_tree(self._ledger.layout.exec_dir(item.id))
 
     async def inspect(self, exec_id: str) -> ExecView:
         item = self._require(exec_id)

@@ -24,6 +24,7 @@ from .layout import Layout
 from .links import link_environment, link_hosts, resolve_links
 from .ports import Attachment, Runtime, Supervised
 from .registry import Entry, Registry
+from .trees import remove_tree
 
 EXIT_CANNOT_EXECUTE = 126
 EXIT_NOT_FOUND = 127
@@ -132,7 +133,7 @@ class Launcher:
         """Wait for the monitor's own clean-up, then remove the run directory. Idempotent."""
         if process is not None:
             await process.released()
-        shutil.rmtree(self._layout.run_dir(container_id), ignore_errors=True)
+        await remove_tree(self._layout.run_dir(container_id))
 
     def _request(
         self, record: Container, links: list[VethLink], joined: dict[str, int], link_env: list[str]

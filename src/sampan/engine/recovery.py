@@ -25,8 +25,8 @@ from .ledger import Ledger
 from .lifecycle import AutoRemove, Effect, Phase, ScheduleRestart, starts_at_boot
 from .ports import Cgroups, Runtime, Supervised
 from .registry import Entry
-from .remove import remove_tree
 from .supervision import Supervision
+from .trees import remove_tree
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 
 from sampan.base.clock import now_ns
@@ -21,6 +20,7 @@ from .locks import KeyedLocks
 from .registry import Entry
 from .sizes import tree_size_bytes
 from .stop import Stopper
+from .trees import remove_tree
 from .views import PruneResult
 
 log = logging.getLogger(__name__)
@@ -129,25 +129,3 @@ def doomed_path(container_dir: str) -> str:
     """Where a container's directory waits for its end: beside it, under a name no container has."""
     parent, name = os.path.split(container_dir)
     return os.path.join(parent, f"{name}.removing")
-
-
-async def remove_tree(path: str) -> None:
-    """Delete a tree; a large one in a thread. Idempotent. Raises OSError.
-
-    Most containers wrote nothing: for them the thread would cost more than the work.
-    """
-    if not os.path.lexists(path):
-        return
-    if _is_small(path):
-        shutil.rmtree(path)
-    else:
-        await asyncio.to_thread(shutil.rmtree, path)
-
-
-def _is_small(path: str) -> bool:
-    """No file of its own in the container's upper layer."""
-    try:
-        with os.scandir(os.path.join(path, "upper")) as entries:
-            return next(entries, None) is None
-    except FileNotFoundError:
-        return True
