@@ -45,6 +45,8 @@ class Additions:
         self.fifo_fd = -1
         """Wait at this FIFO before execve; -1: go on at once."""
         self.keyring = True
+        self.keep_groups = False
+        """The caller's supplementary groups in place of the specification's."""
         self.preserved_fds = 0
         """How many descriptors from 3 on the process keeps."""
         self.process: list[Operation] = []
@@ -64,6 +66,8 @@ def extend(operations: list[Operation], additions: Additions) -> list[Operation]
         if name == "propagation" and additions.hooks.get("createRuntime"):
             result.append(["ask", "hooks"])
         elif name == "pivot":
+            # while the root can still be written to, whatever it will be
+            result.append(["directory", execute[3], 0o755])
             result += _hooks("createContainer", additions)
         elif name == "credentials":
             result += additions.process
@@ -85,7 +89,8 @@ def _changed(operation: Operation, additions: Additions) -> Operation:
     if name == "execute":
         return [*operation, False, 3 + additions.preserved_fds]
     if name == "user":
-        return ["exact-user", *operation[3:6]]
+        uid, gid, groups = operation[3:6]
+        return ["exact-user", uid, gid, os.getgroups() if additions.keep_groups else groups]
     if name == "bind" and operation[2] in additions.binds:
         return additions.binds[operation[2]]
     if name == "propagation" and operation[1] & mnt.MS_UNBINDABLE:

@@ -58,4 +58,4 @@ def _run_one(
         process.wait()
         raise HookFailed(f"hook {path} took longer than {timeout_s:g} seconds") from error
     if process.returncode:
-        raise HookFailed(f"hook {path} failed with exit status {process.returncode}")
+        raise HookFailed(f"hook failed with exit code {process.returncode}: {path}")

@@ -123,14 +123,9 @@ def _check_deadline(value: Scheduler) -> None:
             f"{prefix} runtime {value.runtime} must be between {_SHORTEST_NS} and {_LONGEST_NS} nanoseconds"
         )
     if value.runtime > value.deadline:
-        raise InvalidScheduling(
-            f"{prefix} `runtime` ({value.runtime}) must be less than or equal to "
-            f"`deadline` ({value.deadline})"
-        )
+        raise InvalidScheduling(f"{prefix} runtime ({value.runtime}) must be <= deadline ({value.deadline})")
     if value.period and value.deadline > value.period:
-        raise InvalidScheduling(
-            f"{prefix} `deadline` ({value.deadline}) must be less than or equal to `period` ({value.period})"
-        )
+        raise InvalidScheduling(f"{prefix} deadline ({value.deadline}) must be <= period ({value.period})")
 
 
 def _memory_policy(value: MemoryPolicy) -> tuple[int, bytes | int]:

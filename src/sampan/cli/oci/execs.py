@@ -130,7 +130,7 @@ def _with_capabilities(base: CapabilitySets, names: list[str]) -> CapabilitySets
 def _sub_group(containers: Containers, path: str, below: str) -> str:
     """A group below the container's, made when missing."""
     if ".." in below.split("/"):
-        raise InvalidBundle(f"the group {below!r} is not below the container's")
+        raise InvalidBundle(f"invalid cgroup {below!r}: `..` components are not allowed")
     inner = os.path.normpath("/" + below)
     for directory in containers.layout.directories(path):
         if os.path.isdir(directory):

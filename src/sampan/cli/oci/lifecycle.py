@@ -126,6 +126,7 @@ class Containers:
         additions.fifo_fd = os.open(self.store.fifo(record.id), os.O_RDWR | os.O_CLOEXEC)
         additions.keyring = not options.no_new_keyring
         additions.preserved_fds = options.preserve_fds + int(os.environ.get("LISTEN_FDS", "0") or 0)
+        additions.keep_groups = spec.annotations.get("run.oci.keep_original_groups", "0") != "0"
         additions.binds = idmaps.prepare(spec)
         if spec.process is not None:
             additions.process = scheduling.operations(spec.process, spec.linux)
@@ -228,7 +229,7 @@ class Containers:
                 hooks.run([hook], state_json(record, "stopped"), hook_outputs(spec))
             except hooks.HookFailed as error:
                 # runtime.md, "Lifecycle" 13: warned of, and the others run all the same
-                print(f"warning: {error}", file=sys.stderr)
+                print(f"warning: poststop {error}", file=sys.stderr)
 
     def pause(self, container_id: str) -> None:
         record = self._require("pause", container_id, ("running", "created"))
