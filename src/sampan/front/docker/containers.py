@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -182,7 +183,7 @@ async def wait(call: Call) -> web.StreamResponse:
         raise InvalidArgument(f'invalid condition: "{condition}"')
     waiter = await call.engine.containers.wait(call.name, condition or "not-running")
     stream = Stream(JSON)
-    if call.version >= 30:
+    if call.version >= 30 and not (isinstance(waiter, asyncio.Future) and waiter.done()):
         # The head tells the client that it may start the container now: nothing will be missed.
         await stream.prepare(call.request)
     with call.ended_with_client():
@@ -190,7 +191,7 @@ async def wait(call: Call) -> web.StreamResponse:
     body: dict[str, Any] = {"StatusCode": result.exit_code}
     if result.error:
         body["Error"] = {"Message": result.error}
-    if call.version < 30:
+    if not stream.started:
         return json_reply(body)
     await stream.send(encode(body) + b"\n")
     return stream
