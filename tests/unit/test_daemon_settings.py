@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sampan.daemon.options import SettingError, read_size
-from sampan.daemon.settings import OPTIONS, Settings, UlimitSetting, help_text, load, reloaded
+from sampan.daemon.settings import OPTIONS, Settings, UlimitSetting, help_text, load, markdown, reloaded
 
 
 def from_flags(*words: str) -> Settings:
@@ -159,6 +160,11 @@ def test_every_setting_is_in_the_help_and_has_a_unique_spelling() -> None:
     assert len(set(keys)) == len(keys)
     assert all(f"--{flag} " in text or f"--{flag}\n" in text for flag in flags)
     assert all(one.help for one in OPTIONS.values())
+
+
+def test_the_documentation_is_up_to_date() -> None:
+    root = Path(__file__).parent.parent.parent
+    assert (root / "docs" / "settings.md").read_text() == markdown()
 
 
 @pytest.mark.parametrize(("text", "size"), [("64M", 64 << 20), ("1g", 1 << 30), ("5", 5), ("1.5k", 1536)])

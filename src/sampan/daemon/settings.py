@@ -460,3 +460,33 @@ def help_text() -> str:
         "  -v, --version                            Print version information and quit",
     ]
     return "\n".join(lines)
+
+
+def markdown() -> str:
+    """docs/settings.md. Run ``python -m sampan.daemon.settings > docs/settings.md`` after a change."""
+    lines = [
+        "# Settings of the daemon",
+        "",
+        "Flag, key in `/etc/sampan/sampan.toml` or `daemon.json`, environment variable. A flag wins over the",
+        "environment, the environment over the file; a setting given both as flag and in the file is refused.",
+        "`SIGHUP` reads the reloadable ones again.",
+        "",
+        "| Flag | Key | Environment | Meaning | |",
+        "|---|---|---|---|---|",
+    ]
+    for one in OPTIONS.values():
+        flag = f"`--{one.flag}`" + (f", `-{one.short}`" if one.short else "") if one.flag else ""
+        notes = []
+        if one.kind in ("list", "map"):
+            notes.append("repeatable")
+        if one.reloadable:
+            notes.append("reloadable")
+        if not one.effect:
+            notes.append("accepted, without effect")
+        row = (flag, f"`{one.file_key}`", f"`{one.environment}`", one.help, ", ".join(notes))
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")
