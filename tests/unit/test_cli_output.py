@@ -294,18 +294,29 @@ def test_completion_scripts_are_printed(shell: str, capsys: pytest.CaptureFixtur
     assert "sampan __complete" in capsys.readouterr().out
 
 
-def test_bash_completes_with_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("line", "replies"),
+    [("sampan vol", "volume"), ("sampan rmi busybox:l", "latest"), ("sampan rmi ", "busybox:latest")],
+)
+def test_bash_completes_with_the_script(
+    line: str, replies: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     execute(["completion", "bash"])
     script = capsys.readouterr().out
     launcher = tmp_path / "sampan"
     launcher.write_text(f'#!/bin/sh\nexec "{ROOT}/packaging/sampan" "$@"\n')
     launcher.chmod(0o755)
-    program = script + 'COMP_WORDS=(sampan vol); COMP_CWORD=1; _sampan; echo "${COMPREPLY[@]}"\n'
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SAMPAN_PYTHON": sys.executable}
-    done = subprocess.run(
-        ["bash", "-c", program], env=environment, capture_output=True, text=True, timeout=30, check=True
-    )
-    assert done.stdout == "volume\n"
+    program = script + f"COMP_LINE='{line}'; COMP_POINT={len(line)}; _sampan; " + 'echo "${COMPREPLY[@]}"'
+    with RecordingServer({"GET /images/json": Answer(b'[{"RepoTags":["busybox:latest"]}]')}) as server:
+        environment = {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "SAMPAN_PYTHON": sys.executable,
+            "SAMPAN_HOST": f"unix://{server.path}",
+        }
+        done = subprocess.run(
+            ["bash", "-c", program], env=environment, capture_output=True, text=True, timeout=30, check=True
+        )
+    assert done.stdout == f"{replies}\n"
 
 
 def test_the_reference_page_is_current() -> None:

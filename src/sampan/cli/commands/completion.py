@@ -25,14 +25,19 @@ _CAPABILITIES = (
 _SCRIPTS = {
     "bash": """\
 _sampan() {
-    local current=${COMP_WORDS[COMP_CWORD]} candidates
-    mapfile -t candidates < <(sampan __complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null | cut -f1)
+    local line=${COMP_LINE:0:COMP_POINT} words current candidates
+    read -ra words <<<"$line"
+    [[ $line == *' ' ]] && words+=('')
+    current=${words[-1]}
+    mapfile -t candidates < <(sampan __complete "${words[@]:1}" 2>/dev/null | cut -f1)
     if [[ ${candidates[0]} == :files ]]; then
         compopt -o default
         COMPREPLY=()
         return
     fi
     mapfile -t COMPREPLY < <(compgen -W "${candidates[*]}" -- "$current")
+    # To readline a word begins again after a colon.
+    [[ $current == *:* ]] && COMPREPLY=("${COMPREPLY[@]#"${current%:*}:"}")
 }
 complete -F _sampan sampan
 """,
