@@ -467,8 +467,8 @@ def markdown() -> str:
     lines = [
         "# Settings of the daemon",
         "",
-        "Flag, key in `/etc/sampan/sampan.toml` or `daemon.json`, environment variable. A flag wins over the",
-        "environment, the environment over the file; a setting given both as flag and in the file is refused.",
+        "Flag, key in `/etc/sampan/sampan.toml` or `daemon.json`, environment variable. A flag wins over",
+        "the environment, that over the file; a setting given both as flag and in the file is refused.",
         "`SIGHUP` reads the reloadable ones again.",
         "",
         "| Flag | Key | Environment | Meaning | |",
