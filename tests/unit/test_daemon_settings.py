@@ -74,6 +74,11 @@ def test_default_socket_follows_the_exec_root() -> None:
         ),
         (["--default-ulimit", "nofile=2:1"], None),
         (["-H", "ftp://x"], None),
+        (["--storage-driver", "btrfs"], None),
+        (["--userns-remap", "default"], None),
+        (["--log-driver", "syslog"], None),
+        (["--exec-opt", "native.cgroupdriver=systemd"], None),
+        (["--authorization-plugin", "x"], None),
     ],
 )
 def test_bad_flags(words: list[str], text: str | None) -> None:

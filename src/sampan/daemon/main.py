@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sampan import __version__
+from sampan.base.errors import SampanError
 
 from .notify import remove_pidfile, write_pidfile
 from .options import SettingError
@@ -72,7 +73,7 @@ def _run_with_pidfile(settings: Settings) -> int:
     spawner.start()
     try:
         return _serve(settings, spawner)
-    except SettingError as error:
+    except (SettingError, SampanError) as error:
         print(f"failed to start daemon: {error}", file=sys.stderr)
         return 1
     finally:

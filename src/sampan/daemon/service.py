@@ -42,7 +42,11 @@ class Service:
         """Until told to stop. Raises SettingError when it cannot start."""
         self._catch_signals()
         platform = build(self._settings, self._spawner)
-        await platform.start()
+        try:
+            await platform.start()
+        except BaseException:
+            await platform.stop()
+            raise
         server = make_server(DockerApi(platform.engine).handle)
         listeners = Listeners(self._settings)
         try:

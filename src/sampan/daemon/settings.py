@@ -16,6 +16,7 @@ from typing import Any
 from .options import Option, SettingError, combine, from_file, from_text, read_pair
 
 DEFAULT_FILES = ("/etc/sampan/sampan.toml", "/etc/sampan/daemon.json")
+LOG_DRIVERS = ("json-file", "local", "none")
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error", "fatal", "panic")
 
 
@@ -250,7 +251,6 @@ class Settings:
         "authorization-plugin",
         key="authorization-plugins",
         kind="list",
-        effect=False,
     )
     containerd: str = option("Not used", "containerd", effect=False)
     containerd_namespace: str = option("Not used", "containerd-namespace", effect=False)
@@ -297,12 +297,33 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     if path:
         values = _merge_file(values, given, path)
     settings = Settings(**values)
+    _require_possible(settings)
     return dataclasses.replace(
         settings,
         data_root=os.path.abspath(settings.data_root),
         exec_root=os.path.abspath(settings.exec_root),
         config_file=path,
     )
+
+
+def _require_possible(settings: Settings) -> None:
+    """What would change how containers behave, and is not there, is refused instead of ignored."""
+    if settings.storage_driver not in ("", "overlay2"):
+        raise SettingError(
+            f"error initializing graphdriver: driver not supported: {settings.storage_driver} (overlay2 is)"
+        )
+    if settings.userns_remap:
+        raise SettingError("--userns-remap is not implemented yet: remove it to start")
+    if settings.log_driver not in LOG_DRIVERS:
+        raise SettingError(
+            f"logger: no log driver named '{settings.log_driver}' is registered "
+            f"(there are {', '.join(LOG_DRIVERS)})"
+        )
+    for one in settings.exec_opts:
+        if one not in ("native.cgroupdriver=cgroupfs", "native.cgroupdriver="):
+            raise SettingError(f"invalid --exec-opt: {one}: native.cgroupdriver=cgroupfs is the only one")
+    if settings.authorization_plugins:
+        raise SettingError("authorization plugins are not supported: requests would go unauthorized")
 
 
 def _default_file() -> str:
