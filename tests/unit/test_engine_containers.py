@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 from tests.fakes.engine import BUSYBOX, Engine
 
-from sampan.base.errors import Conflict, InvalidArgument, NotFound, NotModified, SystemFailure
+from sampan.base.errors import (
+    Conflict,
+    InvalidArgument,
+    NotFound,
+    NotModified,
+    ResourceExhausted,
+    SystemFailure,
+)
 from sampan.engine.launcher import StartRejected
 from sampan.engine.views import HostConfigUpdate
 from sampan.model.container import (
@@ -201,6 +208,69 @@ async def test_force_also_ends_what_is_just_being_started(
     await removing
     assert engine.process(container_id).signals == [9]
     assert engine.table.load() == []
+
+
+async def test_an_exit_counts_even_if_something_cannot_be_given_back(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = await engine.run("web", auto_remove=True)
+
+    async def refuse(_: object) -> None:
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(engine.mounts, "finish", refuse)
+    process.exit(0)
+    await engine.settle()
+    assert len(engine.registry) == 0
+    assert engine.networks.connected == {}
+    assert "not everything it held could be given back" in caplog.text
+
+
+async def test_a_start_that_cannot_be_recorded_has_failed(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container_id = await engine.create("web")
+
+    def full(*_: object) -> None:
+        raise ResourceExhausted("write sampan.db: no space left on device")
+
+    monkeypatch.setattr(engine.table, "set_run", full)
+    with pytest.raises(ResourceExhausted):
+        await engine.containers.start("web")
+    assert engine.process(container_id).signals == [9]
+    assert engine.networks.connected == {}
+    assert engine.mounts.held == set()
+    assert os.listdir(engine.layout.running) == []
+    assert await engine.status("web") == "created"
+
+
+async def test_stopping_needs_no_disk(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    await engine.run("web", restart_policy=RestartPolicy(name="always"))
+
+    def full(*_: object) -> None:
+        raise ResourceExhausted("write sampan.db: no space left on device")
+
+    monkeypatch.setattr(engine.table, "set_run", full)
+    await engine.containers.stop("web")
+    assert await engine.status("web") == "exited"
+
+
+async def test_attaching_while_it_is_being_started(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    container_id = await engine.create("web")
+    launch, may_go_on = engine.runtime.launch, asyncio.Event()
+
+    async def slowly(*args: Any) -> Any:
+        await may_go_on.wait()
+        return await launch(*args)
+
+    monkeypatch.setattr(engine.runtime, "launch", slowly)
+    starting = asyncio.ensure_future(engine.containers.start("web"))
+    await engine.settle()
+    session = await engine.containers.attach("web")
+    may_go_on.set()
+    await starting
+    engine.process(container_id).streams[0].emit(b"output")
+    assert await session.read() == b"output"
 
 
 async def test_update(engine: Engine) -> None:

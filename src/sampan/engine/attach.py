@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
+from sampan.base.errors import Conflict
+
 from .detach import DetachFilter
-from .ports import ByteStream
+from .ports import ByteStream, Supervised
 
 
 class Converter(Protocol):
@@ -60,6 +62,15 @@ class AttachSession:
         if self._eof_sent:
             stream.write_eof()
         self._settled.set()
+
+    async def attach_to(self, process: Supervised) -> None:
+        """Join a process that runs already. One that has just ended has nothing more to say."""
+        try:
+            live = await process.attach(stdin=self.stdin, stdout=self.stdout, stderr=self.stderr)
+        except Conflict:
+            self.abandon()
+        else:
+            self.connected(live)
 
     def abandon(self) -> None:
         """There will be no live output."""

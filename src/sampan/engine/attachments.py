@@ -28,9 +28,10 @@ class Attachments:
     def pending(self, container_id: str) -> Sequence[AttachSession]:
         return tuple(self._pending.get(container_id, ()))
 
-    def launched(self, container_id: str) -> None:
-        """They are connected now."""
-        self._pending.pop(container_id, None)
+    def launched(self, container_id: str, connected: Sequence[AttachSession]) -> list[AttachSession]:
+        """``connected`` are. Answers those that came while the launch was under way."""
+        waiting = self._pending.pop(container_id, ())
+        return [session for session in waiting if session not in connected]
 
     def abandon(self, container_id: str) -> None:
         """The start failed or the container is gone: their output ends."""

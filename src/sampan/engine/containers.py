@@ -182,8 +182,7 @@ class Containers:
         session.on_detach = lambda: self._ledger.publish(entry, "detach")
         self._ledger.publish(entry, "attach")
         if stream and entry.process is not None:
-            live = await entry.process.attach(stdin=session.stdin, stdout=stdout, stderr=stderr)
-            session.connected(live)
+            await session.attach_to(entry.process)
         elif stream:
             self._attachments.add(entry.id, session)
         return session

@@ -124,10 +124,12 @@ class Launcher:
         linked = resolve_links(record, self._registry)
         return self._request(record, [], self._joined(record), link_environment(record, linked))
 
-    async def release(self, entry: Entry) -> None:
+    async def release(self, record: Container, run: RunRecord | None) -> None:
         """The process has ended: addresses, ports and mounts are free for the next start."""
-        self._connections.disconnect(entry.record, entry.run)
-        await self._mounts.finish(entry.record)
+        try:
+            self._connections.disconnect(record, run)
+        finally:
+            await self._mounts.finish(record)
 
     async def clear(self, container_id: str, process: Supervised | None) -> None:
         """Wait for the monitor's own clean-up, then remove the run directory. Idempotent."""

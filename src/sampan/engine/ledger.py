@@ -16,7 +16,19 @@ from sampan.store.containers import ContainerTable, RunRecord
 
 from .events import Events
 from .layout import Layout
-from .lifecycle import Effect, Event, Exited, Life, NotifyStopped, Publish, RemoveFailed, Save, step
+from .lifecycle import (
+    Effect,
+    Event,
+    Exited,
+    Life,
+    NotifyStopped,
+    Publish,
+    RemoveFailed,
+    Save,
+    StartFailed,
+    StopAsked,
+    step,
+)
 from .registry import Entry, Registry
 from .views import ContainerView, WaitResult
 
@@ -24,6 +36,9 @@ log = logging.getLogger(__name__)
 
 Condition = Literal["not-running", "next-exit", "removed"]
 CONDITIONS: tuple[Condition, ...] = ("not-running", "next-exit", "removed")
+
+HAPPENED = (Exited, StartFailed, StopAsked, RemoveFailed)
+"""Events that cannot be refused: a full disk must not keep a container from being stopped."""
 
 
 class Ledger:
@@ -69,7 +84,7 @@ class Ledger:
         """Take one step. ``run`` is what the container holds of the host after it.
 
         Raises what :func:`step` raises, and what the store raises; then nothing has changed. What has
-        already happened to the container (an exit) is kept in memory even if the disk is full.
+        already happened to the container is kept in memory even if the disk is full.
         """
         if run == "same":
             run = entry.run
@@ -78,7 +93,7 @@ class Ledger:
             try:
                 self._table.set_run(entry.id, life.exit, run)
             except SampanError:
-                if not isinstance(event, (Exited, RemoveFailed)):
+                if not isinstance(event, HAPPENED):
                     raise
                 log.exception("container %s: could not record %s", entry.id, type(event).__name__)
         entry.life = life

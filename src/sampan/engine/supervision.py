@@ -10,8 +10,10 @@ from sampan.base.clock import now_ns
 from sampan.base.crashpoints import crash_point
 from sampan.base.errors import SampanError
 from sampan.model.launch import ExitStatus
+from sampan.store.containers import RunRecord
 
 from .attachments import Attachments
+from .execs import kill_if_alive
 from .health import HealthMonitors
 from .launcher import Launcher
 from .ledger import Ledger
@@ -70,15 +72,28 @@ class Supervision:
 
     async def _launch(self, entry: Entry) -> tuple[BaseException | None, tuple[Effect, ...]]:
         """Why it failed and what is to be done about it; (None, ()) when it runs."""
+        sessions = self._attachments.pending(entry.id)
         try:
-            process, run = await self._launcher.launch(entry, self._attachments.pending(entry.id))
+            process, run = await self._launcher.launch(entry, sessions)
+            await self._record_start(entry, process, run)
         except BaseException as error:  # noqa: BLE001 - recorded, then raised again by start()
             return error, self._start_failed(entry, error)
-        self._ledger.apply(entry, Started(pid=process.pid, started_ns=process.started_ns), run)
         crash_point("container.start.stored")
-        self._attachments.launched(entry.id)
         self.watch(entry, process)
+        for session in self._attachments.launched(entry.id, sessions):
+            await session.attach_to(process)
         return None, ()
+
+    async def _record_start(self, entry: Entry, process: Supervised, run: RunRecord) -> None:
+        """A start that cannot be recorded has failed: the next daemon would not know of it."""
+        try:
+            self._ledger.apply(entry, Started(pid=process.pid, started_ns=process.started_ns), run)
+        except SampanError:
+            kill_if_alive(process)
+            await process.wait()
+            await self._launcher.release(entry.record, run)
+            await self._launcher.clear(entry.id, process)
+            raise
 
     def _start_failed(self, entry: Entry, error: BaseException) -> tuple[Effect, ...]:
         self._attachments.abandon(entry.id)
@@ -98,9 +113,12 @@ class Supervision:
         async with self._locks.hold("container", entry.id):
             run = entry.run
             effects = await self.ended(entry, status)
-            await self._launcher.clear(entry.id, process)
-            if run is not None and not status.finished_ns:
-                self.sweep_group(run.cgroup_path)  # its monitor was killed and cleaned up nothing
+            try:
+                await self._launcher.clear(entry.id, process)
+                if run is not None and not status.finished_ns:
+                    self.sweep_group(run.cgroup_path)  # its monitor was killed and cleaned up nothing
+            except OSError:
+                log.exception("container %s: something of its run is left", entry.id)
         self.perform(entry, effects)
 
     async def ended(self, entry: Entry, status: ExitStatus) -> tuple[Effect, ...]:
@@ -108,7 +126,11 @@ class Supervision:
         the container's lock."""
         entry.process = None
         self._health.end(entry)
-        await self._launcher.release(entry)
+        try:
+            await self._launcher.release(entry.record, entry.run)
+        except (OSError, SampanError):
+            # it has ended all the same, and whoever waits for that must hear of it
+            log.exception("container %s: not everything it held could be given back", entry.id)
         exited = Exited(
             exit_code=status.exit_code,
             finished_ns=status.finished_ns or now_ns(),
