@@ -8,7 +8,6 @@ import msgspec
 
 from .container import ContainerConfig
 
-
 # Required by image-spec's manifest and index; a plain default would be left out by omit_defaults
 SCHEMA_VERSION: int = msgspec.field(default_factory=lambda: 2)
 
