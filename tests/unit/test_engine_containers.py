@@ -392,6 +392,14 @@ async def test_restart_keeps_the_container_even_with_rm(engine: Engine) -> None:
     assert engine.actions() == ["create", "start", "kill", "die", "stop", "start", "restart"]
 
 
+async def test_a_restart_that_fails_says_what_it_was(engine: Engine) -> None:
+    await engine.run("web")
+    engine.runtime.failure = StartFailed("exec: no", 127)
+    with pytest.raises(StartRejected, match="Cannot restart container web: failed to create task"):
+        await engine.containers.restart("web", 0)
+    assert await engine.status("web") == "exited"
+
+
 async def test_pause_and_unpause(engine: Engine) -> None:
     process = await engine.run("web")
     group = f"/docker/{process.id}"

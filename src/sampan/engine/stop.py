@@ -9,9 +9,10 @@ import signal
 import msgspec
 
 from sampan.base.errors import Conflict, NotModified, SampanError, SystemFailure
+from sampan.store.containers import RunRecord
 
 from .ledger import Ledger
-from .lifecycle import ALIVE, NotRunning, Pause, Unpause
+from .lifecycle import ALIVE, NotRunning, Pause, Unpause, step
 from .locks import KeyedLocks
 from .ports import Cgroups
 from .registry import Entry
@@ -126,29 +127,21 @@ class Stopper:
                 self._supervision.unkeep(entry)
             await self._supervision.start(entry)
         except SampanError as error:
-            raise type(error)(f"Cannot restart container {entry.name}: {error.message}") from error
+            error.message = f"Cannot restart container {entry.name}: {error.message}"
+            error.args = (error.message,)
+            raise
         self._ledger.publish(entry, "restart")
 
     async def pause(self, entry: Entry) -> None:
         """Raises Conflict."""
         async with self._locks.hold("container", entry.id):
-            run = entry.run
-            paused = msgspec.structs.replace(run, paused=True) if run is not None else None
-            before = entry.life
-            self._ledger.apply(entry, Pause(), paused)
-            if paused is None:
-                return
+            step(entry.life, Pause(), entry.rules)
+            run = _require_run(entry)
             try:
-                self._cgroups.freeze(paused.cgroup_path)
-            except FileNotFoundError:
-                # Its process has ended, and the monitor has removed the groups already.
-                entry.life = before
-                entry.changed()
-                raise NotRunning(f"Container {entry.id} is not running") from None
+                self._cgroups.freeze(run.cgroup_path)
             except OSError as error:
-                entry.life = before
-                entry.changed()
                 raise SystemFailure(f"cannot pause container {entry.id}: {error}") from error
+            self._ledger.apply(entry, Pause(), msgspec.structs.replace(run, paused=True))
             self._ledger.publish(entry, "pause")
 
     async def unpause(self, entry: Entry) -> None:
@@ -157,12 +150,22 @@ class Stopper:
             self._thaw(entry)
 
     def _thaw(self, entry: Entry) -> None:
-        run = entry.run
-        thawed = msgspec.structs.replace(run, paused=False) if run is not None else None
-        self._ledger.apply(entry, Unpause(), thawed)
-        if thawed is not None:
-            self._cgroups.thaw(thawed.cgroup_path)
+        step(entry.life, Unpause(), entry.rules)
+        run = _require_run(entry)
+        try:
+            self._cgroups.thaw(run.cgroup_path)
+        except FileNotFoundError:
+            return  # it has just ended, and its group with it
+        except OSError as error:
+            raise SystemFailure(f"Cannot unpause container {entry.id}: {error}") from error
+        self._ledger.apply(entry, Unpause(), msgspec.structs.replace(run, paused=False))
         self._ledger.publish(entry, "unpause")
+
+
+def _require_run(entry: Entry) -> RunRecord:
+    if entry.run is None:
+        raise NotRunning(f"container {entry.id} is not running")
+    return entry.run
 
 
 async def _done_within(future: asyncio.Future[WaitResult], timeout_s: float | None) -> bool:
