@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Coroutine
 from typing import Any
 
+from msgspec.structs import replace
+
 from sampan import __version__
 from sampan.content.blobs import BlobStore
 from sampan.content.images import ImageStore
@@ -110,7 +112,9 @@ class Platform:
         self.runtime = RuntimeClient(spawner)
         self.cgroup_layout = cgroup_layout.detect()
         self.cgroups = cgroups_of(self.cgroup_layout)
-        self.facts = hostfacts.detect()
+        facts = hostfacts.detect()
+        # off until the default bridge is made, which switches it on
+        self.facts = replace(facts, ipv4_forwarding=facts.ipv4_forwarding or settings.ip_forward)
         self._build_content()
         self._build_network()
         self._build_volumes()
