@@ -6,13 +6,16 @@ package's, owners and order are fixed. An image's labels say what it was made of
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import platform
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import msgspec
 
@@ -287,11 +290,17 @@ def _debootstrap(
     say(f"mmdebstrap {suite} ({options.variant}) {' '.join(packages)}".rstrip())
     with tempfile.TemporaryDirectory(prefix="sampan-bootstrap-") as directory:
         archive = os.path.join(directory, "root.tar")
-        _run(_mmdebstrap(suite, options, packages, recipe.links, archive), _MMDEBSTRAP_TIMEOUT_S)
+        # mmdebstrap clamps every time to this, and the tools it runs use it for the dates they write
+        epoch_s = _release_date_s(suite)
+        _run(
+            _mmdebstrap(suite, options, packages, recipe.links, archive),
+            _MMDEBSTRAP_TIMEOUT_S,
+            environment={**os.environ, "SOURCE_DATE_EPOCH": str(epoch_s)},
+        )
         with open(archive, "rb") as file:
             layer = ingest_layer(store, lease, lambda: file.read(CHUNK))
             file.seek(0)
-            versions, newest_ns = _package_versions(TarReader(lambda: file.read(CHUNK)))
+            versions = _package_versions(TarReader(lambda: file.read(CHUNK)))
     say(f"{len(versions)} packages")
     name = options.tag or (f"{recipe.name}:{options.suite}" if options.suite else f"{recipe.name}:latest")
     listed = ",".join(f"{package}={version}" for package, version in sorted(versions.items()))
@@ -308,7 +317,7 @@ def _debootstrap(
         lease,
         layer.digest,
         layer.size,
-        created_ns=newest_ns,
+        created_ns=epoch_s * 10**9,
         names=names,
         labels=labels,
         command=options.command or recipe.command,
@@ -332,20 +341,33 @@ def _mmdebstrap(
     return command
 
 
-def _package_versions(reader: TarReader) -> tuple[dict[str, str], int]:
-    """Installed packages by dpkg's own list, and the newest time in the archive (nanoseconds)."""
+def _package_versions(reader: TarReader) -> dict[str, str]:
+    """Installed packages, by dpkg's own list."""
     versions: dict[str, str] = {}
-    newest = 0
     for entry in reader:
-        if entry.kind == FILE and entry.name.removeprefix(b"./") == b"var/lib/dpkg/status":
-            text = reader.read_all(64 << 20).decode("utf-8", "replace")
-            for paragraph in text.split("\n\n"):
-                fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line[:40])
-                if "Package" in fields:
-                    versions[fields["Package"]] = fields.get("Version", "")
-        elif entry.name.startswith((b"./usr/", b"usr/")):
-            newest = max(newest, entry.mtime_ns)
-    return versions, newest
+        if entry.kind != FILE or entry.name.removeprefix(b"./") != b"var/lib/dpkg/status":
+            continue
+        text = reader.read_all(64 << 20).decode("utf-8", "replace")
+        for paragraph in text.split("\n\n"):
+            fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line[:40])
+            if "Package" in fields:
+                versions[fields["Package"]] = fields.get("Version", "")
+    return versions
+
+
+def _release_date_s(suite: str) -> int:
+    """When the suite was last published, as the host's package lists know it; else today's midnight (UTC).
+
+    It is the same until ``apt-get update`` brings other packages, so the image is the same as well.
+    """
+    newest = 0
+    for path in glob.glob(f"/var/lib/apt/lists/*_dists_{glob.escape(suite)}*_InRelease"):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("Date: "):
+                    newest = max(newest, int(parsedate_to_datetime(line[6:].strip()).timestamp()))
+                    break
+    return newest or int(time.time()) // 86400 * 86400
 
 
 def _host_suite() -> str:
@@ -431,9 +453,13 @@ def _image(
     return assemble_new(store, lease, config, layers, names=names)
 
 
-def _run(command: list[str], timeout_s: float, cwd: str | None = None) -> bytes:
+def _run(
+    command: list[str], timeout_s: float, cwd: str | None = None, environment: dict[str, str] | None = None
+) -> bytes:
     try:
-        done = subprocess.run(command, capture_output=True, check=False, timeout=timeout_s, cwd=cwd)
+        done = subprocess.run(
+            command, capture_output=True, check=False, timeout=timeout_s, cwd=cwd, env=environment
+        )
     except FileNotFoundError:
         raise BootstrapFailed(f"{command[0]} is not installed: apt-get install {command[0]}") from None
     except subprocess.TimeoutExpired:

@@ -7,6 +7,7 @@ and layers, which a :class:`Lease` keeps while they are not yet, or no longer, p
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import threading
@@ -23,8 +24,10 @@ from sampan.store.db import Database
 from sampan.store.images import ImageRecord, ImageTable, LayerRecord, LayerTable, ReferenceRow
 
 from .blobs import BlobStore
-from .errors import ContentDamaged
+from .errors import BlobNotFound, ContentDamaged
 from .layers import LayerStore
+
+log = logging.getLogger(__name__)
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -97,7 +100,12 @@ class ImageStore:
             self._kinds[row.name] = row.kind
             names.setdefault(row.image_id, []).append(row)
         for record in self._images_table.load_images():
-            config = decode_config(self.blobs.read(record.id))
+            try:
+                config = decode_config(self.blobs.read(record.id))
+            except (BlobNotFound, ContentDamaged, msgspec.DecodeError) as error:
+                # the other images are worth a start; loading this one again repairs it
+                log.error("image %s (%s) cannot be used: %s", record.id, names.get(record.id, []), error)
+                continue
             self._images[record.id] = self._image(record, config, names.get(record.id, []))
 
     @staticmethod
@@ -269,9 +277,10 @@ class ImageStore:
         """After a start: remove what a process that died has left unfinished."""
         self.blobs.sweep()
         self.layers.sweep()
-        missing = [chain for chain in self._layers if not self.layers.exists(chain)]
-        if missing:
-            raise ContentDamaged(f"layer {missing[0]} is missing below {self.layers.root}")
+        for chain in [chain for chain in self._layers if not self.layers.exists(chain)]:
+            # unpacked again by the next load of an image that has it
+            log.error("layer %s is missing below %s: load its image again", chain, self.layers.root)
+            del self._layers[chain]
 
 
 def delete_garbage(garbage: Garbage) -> None:

@@ -12,7 +12,7 @@ import queue
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sampan.base.errors import Cancelled
 
@@ -114,6 +114,7 @@ class Workers:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             await asyncio.wait([future])
+            future.exception()  # seen: whoever cancels is not told
             raise
 
     async def consume(
@@ -126,15 +127,17 @@ class Workers:
         """
         source = Input(asyncio.get_running_loop())
         feeder = asyncio.ensure_future(source.feed(body))
+        task = asyncio.ensure_future(self.run(lambda: work(source.read)))
         try:
-            return await self.run(lambda: work(source.read))
+            return await asyncio.shield(task)
         except Cancelled:
-            if feeder.done() and not feeder.cancelled() and (error := feeder.exception()) is not None:
-                raise error from None
+            _raise_from(feeder)
             raise
         finally:
+            # first: the thread may be waiting for the body
             feeder.cancel()
-            await asyncio.wait([feeder])
+            await asyncio.wait([feeder, task])
+            _seen(feeder, task)
 
     async def produce(self, work: Callable[[Callable[[bytes], None]], None]) -> AsyncGenerator[bytes, None]:
         """The bytes that ``work(write)`` writes in a thread, in large chunks."""
@@ -146,9 +149,15 @@ class Workers:
             yield chunk
 
     async def items(
-        self, work: Callable[[Callable[[Item], None]], None], limit: int = 64
+        self,
+        work: Callable[[Callable[[Item], None]], None],
+        limit: int = 64,
+        feeder: asyncio.Future[None] | None = None,
     ) -> AsyncGenerator[Item, None]:
-        """The items that ``work(put)`` puts in a thread. Its exception is raised after the last item."""
+        """The items that ``work(put)`` puts in a thread. Its exception is raised after the last item.
+
+        ``feeder`` feeds the thread and is cancelled with it: the thread may be waiting for it.
+        """
         output: Output[Item] = Output(asyncio.get_running_loop(), limit)
 
         def run() -> None:
@@ -163,12 +172,13 @@ class Workers:
                 yield item
             await task
         finally:
+            if feeder is not None:
+                feeder.cancel()
             if not task.done():
                 output.abort()
             await asyncio.wait([task])
-            if not task.cancelled():
-                # seen above unless the listener left first; then Cancelled is all it can be
-                task.exception()
+            # raised above, unless the listener left first; then Cancelled is all it can be
+            _seen(task)
 
     async def converse(
         self,
@@ -182,18 +192,31 @@ class Workers:
         def run(put: Callable[[Item], None]) -> None:
             work(source.read, put)
 
-        items = self.items(run)
+        items = self.items(run, feeder=feeder)
         try:
             async for item in items:
                 yield item
         except Cancelled:
-            if feeder.done() and not feeder.cancelled() and (error := feeder.exception()) is not None:
-                raise error from None
+            _raise_from(feeder)
             raise
         finally:
+            await items.aclose()
             feeder.cancel()
             await asyncio.wait([feeder])
-            await items.aclose()
+            _seen(feeder)
+
+
+def _raise_from(feeder: asyncio.Future[None]) -> None:
+    """Raise the body's own error, which is why the thread was cancelled."""
+    if feeder.done() and not feeder.cancelled() and (error := feeder.exception()) is not None:
+        raise error from None
+
+
+def _seen(*futures: asyncio.Future[Any]) -> None:
+    """Their exceptions need not be logged as never retrieved."""
+    for future in futures:
+        if not future.cancelled():
+            future.exception()
 
 
 def _write_in_batches(work: Callable[[Callable[[bytes], None]], None], put: Callable[[bytes], None]) -> None:
