@@ -64,7 +64,7 @@ from sampan.net.settings import DEFAULT_BRIDGE, NetworkSettings
 from sampan.net.stack import NetworkStack
 from sampan.runtime.cgroups import cgroups_of
 from sampan.runtime.client import RuntimeClient, Spawner
-from sampan.runtime.planner import describe
+from sampan.runtime.explanation import describe
 from sampan.store.containers import ContainerTable
 from sampan.store.db import Database
 from sampan.store.networks import NetworkTable

@@ -1,7 +1,7 @@
 """The plan of a start: from an OCI specification to the list of operations that the sandbox carries out.
 
-Pure: what it must know of the host is in :class:`Host`. ``sampan debug explain`` prints its answer through
-:func:`describe`.
+Pure: what it must know of the host is in :class:`Host`. ``sampan debug explain`` prints its answer in the
+words of :mod:`.explanation`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import resource
 import stat
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -152,23 +151,6 @@ def plan_exec(request: ExecRequest, host: Host) -> Program:
         "operations": operations,
         **_stdio(request.stdio, process),
     }
-
-
-def describe(program: Program) -> Iterator[str]:
-    """The plan line by line, for a person."""
-    for step in program["cgroup_steps"]:
-        yield f"monitor: cgroup {' '.join(step)}"
-    yield f"monitor: clone3 {_flag_names(program['clone_flags'])}"
-    for link in program["links"]:
-        yield f"monitor: veth {link[0]} in {link[1]}, {link[2]} inside"
-    for operation in program["operations"]:
-        parts = [f"<{len(p)} bytes>" if isinstance(p, bytes) else str(p) for p in operation[1:]]
-        yield f"init: {operation[0]} {' '.join(parts)}".rstrip()
-
-
-def _flag_names(flags: int) -> str:
-    names = [name for name, bit in proc.NAMESPACE_FLAGS.items() if flags & bit]
-    return " ".join(names) or "in the namespaces of the host"
 
 
 def _require_process(process: Process | None) -> Process:
