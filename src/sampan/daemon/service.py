@@ -37,6 +37,7 @@ class Service:
         self._spawner = spawner
         self._stop = asyncio.Event()
         self._signals = 0
+        self._platform: Platform | None = None
 
     async def run(self) -> int:
         """Until told to stop. Raises SettingError when it cannot start."""
@@ -84,7 +85,8 @@ class Service:
             log.error("cannot reload the configuration: %s", error)
             return
         logs.set_level(self._settings.log_level, debug=self._settings.debug)
-        self._platform.reload(self._settings)
+        if self._platform is not None:
+            self._platform.reload(self._settings)
         log.info("Reloaded configuration from %s: %s", self._settings.config_file or "-", ", ".join(changed))
 
     async def _shut_down(self, listeners: Listeners, server: Server, platform: Platform) -> None:
