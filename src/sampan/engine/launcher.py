@@ -143,7 +143,13 @@ class Launcher:
         layout = self._layout
         mode = record.host.network_mode
         other = self._registry.find(mode.partition(":")[2]) if mode.startswith("container:") else None
-        files_of = other.id if other is not None else record.id
+        files_of = record.id
+        if other is not None:
+            # its name goes with its network: both containers read the same /etc/hosts
+            files_of = other.id
+            names = {"hostname": other.record.config.hostname, "domainname": other.record.config.domainname}
+            config = msgspec.structs.replace(record.config, **names)
+            record = msgspec.structs.replace(record, config=config)
         facts = LaunchFacts(
             run_dir=layout.run_dir(record.id),
             container_dir=layout.container(record.id),
