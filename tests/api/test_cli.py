@@ -57,7 +57,16 @@ def test_lists_are_the_same_as_dockers(docker: Client, sampan: Client, started: 
         ("network", "ls"),
         ("volume", "ls", "--format", "json"),
     ):
-        assert sampan(*words).out == docker(*words).out
+        ours, theirs = _at_one_moment(sampan, docker, words)
+        assert ours == theirs
+
+
+def _at_one_moment(sampan: Client, docker: Client, words: tuple[str, ...]) -> tuple[str, str]:
+    """Both outputs while "3 seconds ago" stays the same: what is true before and after is true between."""
+    while True:
+        before, ours, after = docker(*words).out, sampan(*words).out, docker(*words).out
+        if before == after:
+            return ours, after
 
 
 def test_inspect_is_the_same_as_dockers(docker: Client, sampan: Client, started: Callable[..., str]) -> None:
