@@ -537,6 +537,19 @@ async def test_network_of_another_container(engine: Engine) -> None:
         await engine.containers.start("two")
 
 
+async def test_sharing_ipc_and_pid(engine: Engine) -> None:
+    donor = await engine.run("donor", ipc_mode="shareable")
+    private = await engine.run("private")
+    await engine.run("joined", ipc_mode="container:donor", pid_mode="container:private")
+    assert engine.specs.facts[-1].joined_pids == {"pid": private.pid, "ipc": donor.pid}
+    await engine.create("refused", ipc_mode="container:private")
+    with pytest.raises(InvalidArgument, match="non-shareable IPC"):
+        await engine.containers.start("refused")
+    await engine.create("lost", pid_mode="container:nobody")
+    with pytest.raises(NotFound, match="No such container: nobody"):
+        await engine.containers.start("lost")
+
+
 async def test_links(engine: Engine) -> None:
     config = ContainerConfig(
         image="busybox", cmd=["x"], env=["FOO=1", "HOME=/"], exposed_ports={"5432/tcp": {}}

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, ExitStack
 import msgspec
 
 from sampan.base.crashpoints import crash_point
-from sampan.base.errors import Conflict, InvalidArgument, NotFound, SystemFailure
+from sampan.base.errors import InvalidArgument, SystemFailure
 from sampan.model.container import Container
 from sampan.model.launch import LaunchRequest, VethLink
 from sampan.runtime.errors import StartFailed
@@ -20,6 +20,7 @@ from sampan.store.containers import RunRecord
 
 from .collaborators import LaunchFacts, MountResolver, SpecSource
 from .connections import Connections
+from .joining import joined_pids
 from .layout import Layout
 from .links import link_environment, link_hosts, resolve_links
 from .ports import Attachment, Runtime, Supervised
@@ -85,7 +86,7 @@ class Launcher:
         record = entry.record
         async with AsyncExitStack() as undo:
             taken = undo.enter_context(ExitStack())
-            joined = self._joined(record)
+            joined = joined_pids(record, self._registry)
             linked = resolve_links(record, self._registry)
             connected = self._connections.connect(record, taken)
             self._connections.publish(record, connected.endpoints, "connect")
@@ -122,7 +123,9 @@ class Launcher:
         """What the next start would ask of the runtime, without its networks."""
         record = entry.record
         linked = resolve_links(record, self._registry)
-        return self._request(record, [], self._joined(record), link_environment(record, linked))
+        return self._request(
+            record, [], joined_pids(record, self._registry), link_environment(record, linked)
+        )
 
     async def release(self, record: Container, run: RunRecord | None) -> None:
         """The process has ended: addresses, ports and mounts are free for the next start."""
@@ -165,23 +168,3 @@ class Launcher:
             link_env=link_env,
         )
         return self._spec.launch(record, facts)
-
-    def _joined(self, record: Container) -> dict[str, int]:
-        """Host pids of the containers whose namespaces this one shares. Raises NotFound or Conflict."""
-        host = record.host
-        modes = {"network": host.network_mode, "pid": host.pid_mode, "ipc": host.ipc_mode}
-        pids: dict[str, int] = {}
-        for kind, mode in modes.items():
-            prefix, _, ref = mode.partition(":")
-            if prefix == "container" and ref:
-                pids[kind] = self._require_running_pid(kind, ref)
-        return pids
-
-    def _require_running_pid(self, kind: str, ref: str) -> int:
-        other = self._registry.find(ref)
-        if other is None:
-            raise NotFound(f"No such container: {ref}")
-        if other.life.phase not in ("running", "paused"):
-            what = "network" if kind == "network" else kind.upper()
-            raise Conflict(f"cannot join {what} of a non running container: {other.id}")
-        return other.life.pid
