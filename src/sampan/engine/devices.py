@@ -89,7 +89,7 @@ def _from_path(path: str, inside: str) -> list[Device]:
     try:
         status = os.stat(resolved)
     except OSError as error:
-        raise DeviceNotFound(path, f"stat {resolved}: {(error.strerror or str(error)).lower()}") from error
+        raise DeviceNotFound(path, (error.strerror or str(error)).lower()) from error
     if stat.S_ISDIR(status.st_mode):
         devices = _below(resolved, inside)
     else:
