@@ -18,7 +18,7 @@ DELETED = 2
 _MOUNT_POINTS = frozenset(
     (
         b".dockerenv", b"dev", b"dev/console", b"dev/pts", b"dev/shm", b"dev/mqueue", b"etc",
-        b"etc/hostname", b"etc/hosts", b"etc/resolv.conf", b"etc/mtab", b"proc", b"run", b"sys",
+        b"etc/hostname", b"etc/hosts", b"etc/resolv.conf", b"etc/mtab", b"proc", b"sys",
     )
 )  # fmt: skip
 """What the engine makes in every root so that it can mount there; Docker hides it in a layer of its own."""
@@ -58,11 +58,11 @@ def mount_points(upper_fd: int, lower_fd: int) -> frozenset[bytes]:
             continue
         try:
             status = _status(parent, base)
-            if (
-                status is not None
-                and _is_ours(parent, base, path, status, hidden)
-                and not _has(lower_fd, path)
-            ):
+            if status is None or not _is_ours(parent, base, path, status, hidden):
+                continue
+            old = _status(lower_fd, path) if lower_fd >= 0 else None
+            # a folder of the image is copied up when a mount point is made in it
+            if old is None or (stat.S_ISDIR(status.st_mode) and not _differs(status, old)):
                 hidden.add(path)
         finally:
             os.close(parent)
@@ -80,7 +80,9 @@ def _is_ours(parent: int, base: bytes, path: bytes, status: os.stat_result, hidd
     if fd < 0:
         return False
     try:
-        return all(path + b"/" + os.fsencode(name) in hidden for name in os.listdir(fd))
+        return not _is_opaque(fd) and all(
+            path + b"/" + os.fsencode(name) in hidden for name in os.listdir(fd)
+        )
     finally:
         os.close(fd)
 
@@ -160,10 +162,6 @@ def _status(fd: int, base: bytes) -> os.stat_result | None:
         return os.stat(base, dir_fd=fd, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _has(fd: int, path: bytes) -> bool:
-    return fd >= 0 and _status(fd, path) is not None
 
 
 def _open(fd: int, path: bytes) -> int:
