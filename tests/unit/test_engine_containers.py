@@ -371,6 +371,12 @@ async def test_stop_kills_what_does_not_listen(engine: Engine) -> None:
     assert (await engine.containers.inspect("web")).state.exit_code == 137
 
 
+async def test_an_image_with_a_stop_signal_that_does_not_exist(engine: Engine) -> None:
+    process = await engine.run("web", config=ContainerConfig(image="busybox", stop_signal="SIGNOPE"))
+    await engine.containers.stop("web")
+    assert process.signals == [15]
+
+
 async def test_kill(engine: Engine) -> None:
     engine.world.fatal = set()
     process = await engine.run("web")
@@ -561,6 +567,11 @@ async def test_links(engine: Engine) -> None:
     assert "DATABASE_ENV_FOO=1" in facts.link_env
     assert "DATABASE_NAME=/app/database" in facts.link_env
     assert not [e for e in facts.link_env if "HOME" in e]
+    with pytest.raises(InvalidArgument, match="could not get container for nope: No such container: nope"):
+        await engine.create("other", links=["nope"])
+    await engine.create("hosted", network_mode="host")
+    with pytest.raises(InvalidArgument, match="host type networking can't be used with links"):
+        await engine.create("other", links=["hosted"])
     hosts = Path((await engine.containers.inspect("app")).hosts_path).read_text()
     assert "172.17.0.2\tdatabase" in hosts
 

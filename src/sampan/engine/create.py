@@ -22,6 +22,7 @@ from .defaults import EngineDefaults, complete_host
 from .endpoints import require_usable
 from .imageconfig import entrypoint_and_args, merge_config
 from .ledger import Ledger
+from .links import check_links
 from .names import NameTaken, random_name, require_valid_name
 
 GENERATED_NAME_ATTEMPTS = 6
@@ -59,6 +60,7 @@ class Creator:
         warnings = list(self._validate(config, host))
         require_usable(networks)
         image = await self._images.resolve(config.image, platform) if config.image else None
+        check_links(host, self._ledger.registry)
         container_id = new_id()
         with self._reserve(name, container_id) as bare_name:
             host = complete_host(host, self._defaults, self._ledger.registry.find)

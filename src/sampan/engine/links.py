@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sampan.base.errors import InvalidArgument
 from sampan.base.ids import short_id
-from sampan.model.container import Container
+from sampan.model.container import Container, HostConfig
 
 from .registry import Entry, Registry
 
@@ -17,6 +17,20 @@ def parse_link(text: str) -> tuple[str, str]:
     if not name:
         raise InvalidArgument(f"bad format for links: {text}")
     return name.removeprefix("/"), (alias.rpartition("/")[2] or name.removeprefix("/"))
+
+
+def check_links(host: HostConfig, registry: Registry) -> None:
+    """At create: the containers exist and can be linked to. Raises InvalidArgument with Docker's texts."""
+    for text in host.links or ():
+        name, _ = parse_link(text)
+        other = registry.find(name)
+        if other is None:
+            raise InvalidArgument(f"could not get container for {name}: No such container: {name}")
+        if other.record.host.network_mode == "host":
+            raise InvalidArgument(
+                "conflicting options: host type networking can't be used with links. "
+                "This would result in undefined behavior"
+            )
 
 
 def resolve_links(record: Container, registry: Registry) -> list[tuple[str, Entry]]:

@@ -16,7 +16,7 @@ from .lifecycle import ALIVE, NotRunning, Pause, Unpause, step
 from .locks import KeyedLocks
 from .ports import Cgroups
 from .registry import Entry
-from .signals import parse_signal
+from .signals import InvalidSignal, parse_signal
 from .supervision import Supervision
 from .views import WaitResult
 
@@ -77,9 +77,8 @@ class Stopper:
         if number == signal.SIGKILL:
             await self.kill_and_wait(entry)
             return
-        configured = entry.record.config.stop_signal
         # as in Docker: without a stop signal of its own, any signal means the user wants it down
-        means_stop = not configured or parse_signal(configured) == number
+        means_stop = not entry.record.config.stop_signal or stop_signal(entry) == number
         self._signal(entry, number, means_stop=means_stop)
 
     async def kill_and_wait(self, entry: Entry) -> None:
@@ -174,6 +173,9 @@ async def _done_within(future: asyncio.Future[WaitResult], timeout_s: float | No
 
 
 def stop_signal(entry: Entry) -> int:
-    """The container's own, else SIGTERM."""
+    """The container's own, else SIGTERM; also SIGTERM where an image names one that does not exist."""
     configured = entry.record.config.stop_signal
-    return parse_signal(configured) if configured else int(signal.SIGTERM)
+    try:
+        return parse_signal(configured) if configured else int(signal.SIGTERM)
+    except InvalidSignal:
+        return int(signal.SIGTERM)

@@ -14,6 +14,7 @@ from sampan.security import capabilities
 
 from . import security_options
 from .hostfacts import HostFacts, parse_cpu_list
+from .signals import parse_signal
 from .sysctls import check_sysctls
 
 MIN_MEMORY_BYTES = 6 * 1024 * 1024
@@ -102,6 +103,8 @@ def _check_requests(host: HostConfig, facts: HostFacts) -> None:
 
 
 def _check_config(config: ContainerConfig) -> None:
+    if config.stop_signal:
+        parse_signal(config.stop_signal)
     if config.working_dir and not posixpath.isabs(config.working_dir):
         raise InvalidSetting(
             f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
