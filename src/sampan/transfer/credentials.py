@@ -1,0 +1,56 @@
+"""Credentials as Docker's clients send them: base64url of JSON in ``X-Registry-Auth``, or JSON itself."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+import msgspec
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """moby's api/types/registry.AuthConfig. Never logged: :meth:`__repr__` shows nothing of it."""
+
+    username: str = ""
+    password: str = ""
+    auth: str = ""
+    serveraddress: str = ""
+    identitytoken: str = ""
+    registrytoken: str = ""
+
+    def __repr__(self) -> str:
+        return "Credentials(...)"
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.username or self.password or self.identitytoken or self.registrytoken)
+
+
+NOBODY = Credentials()
+_decode = msgspec.json.Decoder(Credentials, strict=False).decode
+
+
+def decode_credentials(data: bytes | str) -> Credentials:
+    """From JSON. ``auth`` is split into name and password. Raises ValueError."""
+    try:
+        found = _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"invalid credentials: {error}") from None
+    if found.auth and not found.username:
+        try:
+            name, _, password = base64.b64decode(found.auth).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            raise ValueError("invalid credentials: auth is not base64") from None
+        return msgspec.structs.replace(found, username=name, password=password.strip("\0"), auth="")
+    return found
+
+
+def decode_header(text: str) -> Credentials:
+    """The value of ``X-Registry-Auth``; what cannot be read is nobody's, as for Docker."""
+    if not text:
+        return NOBODY
+    plain = text.strip().rstrip("=").replace("+", "-").replace("/", "_")
+    try:
+        return decode_credentials(base64.urlsafe_b64decode(plain + "=" * (-len(plain) % 4)))
+    except ValueError:
+        return NOBODY

@@ -1,0 +1,59 @@
+"""What registries answer instead of what was asked for."""
+
+from __future__ import annotations
+
+from sampan.base.errors import InvalidArgument, SampanError, SystemFailure, Unauthorized
+
+DENIED = "DENIED"
+MANIFEST_UNKNOWN = "MANIFEST_UNKNOWN"
+NAME_UNKNOWN = "NAME_UNKNOWN"
+BLOB_UNKNOWN = "BLOB_UNKNOWN"
+UNAUTHORIZED = "UNAUTHORIZED"
+TOO_MANY_REQUESTS = "TOOMANYREQUESTS"
+UNKNOWN = "UNKNOWN"
+
+_BY_STATUS = {
+    401: (UNAUTHORIZED, "authentication required"),
+    403: (DENIED, "requested access to the resource is denied"),
+    404: (NAME_UNKNOWN, "repository name not known to registry"),
+    429: (TOO_MANY_REQUESTS, "too many requests"),
+}
+
+
+class RegistryRefused(SystemFailure):
+    """An error answer. ``code`` is one of distribution-spec's "Error Codes", ``status`` HTTP's."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(f"{code.lower().replace('_', ' ')}: {detail}")
+        self.status = status
+        self.code = code
+
+
+class RegistryUnauthorized(Unauthorized, RegistryRefused):
+    """Credentials are missing, or the registry does not accept them."""
+
+
+class RegistryUnreachable(SystemFailure):
+    """No answer, or a broken one."""
+
+    def __init__(self, method: str, url: str, reason: str) -> None:
+        super().__init__(f'{method.capitalize()} "{url}": {reason}')
+
+
+class ContentMismatch(SystemFailure):
+    """What a registry sent has another digest or size than it was asked for."""
+
+
+class UnsupportedManifest(InvalidArgument):
+    """A manifest that is no image for this engine."""
+
+
+class NoMatchingPlatform(SampanError):
+    """The index has nothing for the platform."""
+
+
+def refused(status: int, code: str = "", detail: str = "") -> RegistryRefused:
+    """The error of an answer; what it does not say is filled in from its status."""
+    usual_code, usual_detail = _BY_STATUS.get(status, (UNKNOWN, f"unexpected status {status}"))
+    kind = RegistryUnauthorized if status == 401 else RegistryRefused
+    return kind(status, code or usual_code, detail or usual_detail)

@@ -1,0 +1,158 @@
+"""Manifests and indexes as bytes and values: reading with bounds, choosing a platform. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from sampan.model.image import Descriptor, Index, Manifest
+
+from .errors import NoMatchingPlatform, UnsupportedManifest
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+SCHEMA_1 = (
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+)
+ACCEPTED = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX)
+_CONFIGS = (
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+    "application/octet-stream",  # written by registries' old tools for Docker's
+    "text/html",  # likewise (moby: distribution/registry.go)
+    "",
+)
+LIMIT_BYTES = 4 << 20
+"""As other registries and clients have it (distribution-spec, "Pushing Manifests")."""
+_MAX_LAYERS = 4096
+_DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
+
+
+class Platform(msgspec.Struct, frozen=True, kw_only=True):
+    os: str = "linux"
+    architecture: str = ""
+    variant: str = ""
+
+    @property
+    def text(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+class Fetched(msgspec.Struct, frozen=True, kw_only=True):
+    """A manifest or an index as the registry has it."""
+
+    data: bytes
+    digest: str
+    media_type: str
+
+
+class _Head(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    schema_version: int = 0
+    media_type: str = ""
+    manifests: msgspec.Raw | None = None
+    layers: msgspec.Raw | None = None
+    fs_layers: msgspec.Raw | None = None
+
+
+_head = msgspec.json.Decoder(_Head).decode
+_manifest = msgspec.json.Decoder(Manifest).decode
+_index = msgspec.json.Decoder(Index).decode
+
+
+def media_type_of(data: bytes, declared: str = "") -> str:
+    """What the document says of itself, else what the registry said, else what it looks like."""
+    try:
+        head = _head(data)
+    except msgspec.DecodeError as error:
+        raise UnsupportedManifest(f"unsupported manifest format: {error}") from None
+    if head.schema_version == 1 or head.fs_layers is not None:
+        return SCHEMA_1[0]
+    if head.media_type:
+        return head.media_type
+    kind = declared.partition(";")[0].strip().lower()
+    if kind in (*ACCEPTED, *SCHEMA_1):
+        return kind
+    return OCI_INDEX if head.manifests is not None else OCI_MANIFEST
+
+
+def is_index(media_type: str) -> bool:
+    return media_type in (OCI_INDEX, DOCKER_INDEX)
+
+
+def read_index(fetched: Fetched) -> Index:
+    """Raises UnsupportedManifest."""
+    try:
+        return _index(fetched.data)
+    except msgspec.DecodeError as error:
+        raise UnsupportedManifest(f"unsupported manifest format: {error}") from None
+
+
+def read_manifest(fetched: Fetched, name: str) -> Manifest:
+    """The manifest of an image. Raises UnsupportedManifest for what is something else."""
+    if fetched.media_type in SCHEMA_1:
+        raise UnsupportedManifest(
+            f"{name} has Docker's image manifest version 2, schema 1, which engines no longer read: "
+            "push it again with a current tool"
+        )
+    if fetched.media_type not in (OCI_MANIFEST, DOCKER_MANIFEST):
+        raise UnsupportedManifest(f"unsupported media type {fetched.media_type}")
+    try:
+        manifest = _manifest(fetched.data)
+    except msgspec.DecodeError as error:
+        raise UnsupportedManifest(f"unsupported manifest format: {error}") from None
+    if manifest.config.media_type not in _CONFIGS:
+        raise UnsupportedManifest(f'Encountered remote "{manifest.config.media_type}"(unknown) when fetching')
+    if len(manifest.layers) > _MAX_LAYERS:
+        raise UnsupportedManifest(f"{name} has {len(manifest.layers)} layers, more than {_MAX_LAYERS}")
+    for part in (manifest.config, *manifest.layers):
+        if part.size < 0 or not _DIGEST.fullmatch(part.digest):
+            raise UnsupportedManifest(f"unsupported digest {part.digest!r} of {part.size} bytes in {name}")
+    return manifest
+
+
+def choose(index: Index, wanted: Platform) -> Descriptor:
+    """The entry that suits the platform best: its variant, or else the newest one that still runs.
+
+    Raises NoMatchingPlatform.
+    """
+    ranked = [
+        (rank, -place, entry)
+        for place, entry in enumerate(index.manifests)
+        if (rank := _rank(entry, wanted)) is not None
+    ]
+    if not ranked:
+        raise NoMatchingPlatform(f"no matching manifest for {wanted.text} in the manifest list entries")
+    return max(ranked, key=lambda item: item[:2])[2]
+
+
+def _rank(entry: Descriptor, wanted: Platform) -> int | None:
+    """None: does not run there. An arm of variant v7 also runs v6 and v5."""
+    if entry.media_type not in (*ACCEPTED, "") or not _DIGEST.fullmatch(entry.digest):
+        return None
+    platform: dict[str, Any] = entry.platform or {}
+    if not platform:
+        return 0
+    architecture = str(platform.get("architecture", ""))
+    if (str(platform.get("os", "")), architecture) != (wanted.os, wanted.architecture):
+        return None
+    variant = str(platform.get("variant", ""))
+    if architecture == "arm64" and variant == "v8":
+        variant = ""
+    if variant == wanted.variant:
+        return 100
+    if not variant or not wanted.variant:
+        # nothing is said on one side: the plainest comes first
+        return 50 - _number(variant)
+    if architecture == "arm" and _number(variant) < _number(wanted.variant):
+        return 10 + _number(variant)
+    return None
+
+
+def _number(variant: str) -> int:
+    digits = variant.lstrip("v")
+    return int(digits) if digits.isdigit() and len(digits) < 3 else 0

@@ -1,0 +1,111 @@
+"""One address of a registry: requests with authorization, retries and the choice of https or http."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+from urllib.parse import urljoin
+
+from aiohttp import ClientResponse
+
+from .auth import Authorizer
+from .challenge import parse_challenges
+from .credentials import Credentials
+from .errors import RegistryRefused, RegistryUnreachable
+from .http import Body, Http, error_of, is_retried
+from .settings import Endpoint
+
+log = logging.getLogger(__name__)
+
+
+class Registry:
+    def __init__(self, http: Http, endpoint: Endpoint, credentials: Credentials) -> None:
+        self.endpoint = endpoint
+        self.authorizer = Authorizer(http, endpoint, credentials)
+        self._http = http
+        self._base = ""
+
+    async def base(self) -> str:
+        """``https://host/prefix``. An insecure registry is asked once which scheme it speaks."""
+        if not self._base:
+            self._base = await self._find_base()
+        return self._base
+
+    async def _find_base(self) -> str:
+        endpoint = self.endpoint
+        address = f"{endpoint.host}{endpoint.prefix}"
+        if endpoint.scheme or not endpoint.insecure:
+            return f"{endpoint.scheme or 'https'}://{address}"
+        try:
+            async with self._http.send("GET", f"https://{address}/v2/", endpoint, {}):
+                return f"https://{address}"
+        except RegistryUnreachable as error:
+            log.debug("%s: trying http: %s", endpoint.host, error.message)
+            return f"http://{address}"
+
+    @contextlib.asynccontextmanager
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        scope: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: Body = None,
+        wanted: tuple[int, ...] = (200,),
+        retried: bool = True,
+    ) -> AsyncIterator[ClientResponse]:
+        """An answer whose status is ``wanted``; ``path`` starts with /v2/, or is a whole URL.
+
+        Raises RegistryRefused for another status, RegistryUnreachable when there is no answer or its body
+        breaks off. Attempts are repeated, unless ``retried`` is off, as often as the settings say.
+        """
+        base = await self.base()
+        url = f"{base}{path}" if path.startswith("/v2/") else urljoin(f"{base}/", path)
+        async with contextlib.AsyncExitStack() as stack:
+            attempt = 0
+            while True:
+                retry_after = ""
+                try:
+                    response = await self._attempt(stack, method, url, scope, headers or {}, body)
+                    if response.status in wanted:
+                        break
+                    retry_after = response.headers.get("Retry-After", "")
+                    raise await error_of(response)
+                except (RegistryRefused, RegistryUnreachable) as error:
+                    await stack.aclose()
+                    attempt += 1
+                    passing = isinstance(error, RegistryUnreachable) or is_retried(error.status)
+                    if not retried or not passing or attempt >= self._http.attempts:
+                        raise
+                    log.info("%s %s: %s: trying again", method, url, error.message)
+                await self._http.pause(attempt - 1, retry_after)
+            yield response
+
+    async def _attempt(
+        self,
+        stack: contextlib.AsyncExitStack,
+        method: str,
+        url: str,
+        scope: str,
+        headers: Mapping[str, str],
+        body: Body,
+    ) -> ClientResponse:
+        """One request, and a second one with new authorization when the first is answered by 401."""
+        header = self.authorizer.header(scope)
+        while True:
+            sent = {**headers, "Authorization": header} if header else headers
+            async with contextlib.AsyncExitStack() as own:
+                response = await own.enter_async_context(
+                    self._http.send(method, url, self.endpoint, sent, body)
+                )
+                challenges = parse_challenges(response.headers.getall("WWW-Authenticate", ()))
+                if response.status != 401:
+                    stack.push_async_exit(own.pop_all())
+                    return response
+                refusal = await error_of(response)
+            renewed = await self.authorizer.answer(challenges, scope)
+            if not renewed or renewed == header:
+                raise refusal
+            header = renewed

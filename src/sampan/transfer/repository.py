@@ -1,0 +1,258 @@
+"""A repository at one address: manifests, blobs, tags and uploads (OCI distribution-spec 1.1)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from collections.abc import AsyncIterator, Callable
+from urllib.parse import quote, urlencode, urljoin, urlsplit
+
+import msgspec
+from aiohttp import ClientResponse
+
+from .errors import (
+    BLOB_UNKNOWN,
+    MANIFEST_UNKNOWN,
+    ContentMismatch,
+    RegistryRefused,
+    RegistryUnreachable,
+    refused,
+)
+from .http import error_of
+from .manifests import ACCEPTED, LIMIT_BYTES, Fetched, media_type_of
+from .registry import Registry
+
+_ACCEPT = ", ".join(ACCEPTED)
+_RANGE = re.compile(r"bytes (\d+)-")
+_PAGE_LIMIT_BYTES = 8 << 20
+_MAX_PAGES = 1000
+_BINARY = "application/octet-stream"
+
+
+class _Tags(msgspec.Struct, frozen=True):
+    tags: list[str] | None = None
+
+
+_decode_tags = msgspec.json.Decoder(_Tags, strict=False).decode
+
+
+class BlobStream:
+    """An answer that carries a blob from ``offset`` on."""
+
+    def __init__(self, response: ClientResponse, offset: int) -> None:
+        self.offset = offset
+        self._content = response.content
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """As they arrive. Raises what the connection raises; the caller is inside :meth:`Repository.blob`."""
+        while chunk := await self._content.readany():
+            yield chunk
+
+
+class Repository:
+    """``path`` is the name without the registry: ``library/busybox``."""
+
+    def __init__(self, registry: Registry, path: str) -> None:
+        self.registry = registry
+        self.path = path
+        self._pull = f"repository:{path}:pull"
+        self._push = f"repository:{path}:pull,push"
+
+    # manifests
+
+    async def manifest(self, reference: str) -> Fetched:
+        """By tag or digest, verified. Raises RegistryRefused, ContentMismatch."""
+        async with self.registry.send(
+            "GET",
+            f"/v2/{self.path}/manifests/{reference}",
+            scope=self._pull,
+            headers={"Accept": _ACCEPT},
+            wanted=(200, 404),
+        ) as response:
+            if response.status == 404:
+                raise await _missing(response, MANIFEST_UNKNOWN, "manifest unknown")
+            data = await _read(response, LIMIT_BYTES, f"manifest {reference}")
+            declared = response.headers.get("Content-Type", "")
+            promised = response.headers.get("Docker-Content-Digest", "")
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        expected = reference if ":" in reference else promised
+        if expected.startswith("sha256:") and expected != digest:
+            raise ContentMismatch(f"manifest verification failed for digest {expected}")
+        if ":" in reference and expected != digest:
+            raise ContentMismatch(f"manifest {reference} cannot be verified: use its sha256 digest")
+        return Fetched(data=data, digest=digest, media_type=media_type_of(data, declared))
+
+    async def has_manifest(self, digest: str) -> bool:
+        """Whether the registry has it. Raises RegistryRefused for anything but yes and no."""
+        async with self.registry.send(
+            "HEAD",
+            f"/v2/{self.path}/manifests/{digest}",
+            scope=self._push,
+            headers={"Accept": _ACCEPT},
+            wanted=(200, 404),
+        ) as response:
+            return response.status == 200
+
+    async def put_manifest(self, reference: str, data: bytes, media_type: str) -> str:
+        """Its digest. Raises RegistryRefused."""
+        async with self.registry.send(
+            "PUT",
+            f"/v2/{self.path}/manifests/{reference}",
+            scope=self._push,
+            headers={"Content-Type": media_type},
+            body=data,
+            wanted=(200, 201, 202),
+        ):
+            return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+    async def tags(self) -> list[str]:
+        """All of them, page by page. Raises RegistryRefused."""
+        found: list[str] = []
+        path = f"/v2/{self.path}/tags/list"
+        for _ in range(_MAX_PAGES):
+            async with self.registry.send("GET", path, scope=self._pull) as response:
+                data = await _read(response, _PAGE_LIMIT_BYTES, "list of tags")
+                link = response.links.get("next")
+                url = str(response.url)
+            try:
+                found += _decode_tags(data).tags or []
+            except msgspec.DecodeError as error:
+                raise RegistryUnreachable("get", path, f"unreadable list of tags: {error}") from error
+            if link is None:
+                break
+            target = urlsplit(urljoin(url, str(link["url"])))
+            path = f"{target.path}?{target.query}"
+            if not path.startswith("/v2/"):
+                path = path[path.find("/v2/") :]
+        return found
+
+    # blobs
+
+    @contextlib.asynccontextmanager
+    async def blob(self, digest: str, offset: int = 0) -> AsyncIterator[BlobStream]:
+        """A blob's bytes from ``offset`` on, or from 0 when the registry knows no ranges.
+
+        Raises RegistryRefused, RegistryUnreachable (also when the connection is cut).
+        """
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        async with self.registry.send(
+            "GET",
+            f"/v2/{self.path}/blobs/{digest}",
+            scope=self._pull,
+            headers=headers,
+            wanted=(200, 206, 404),
+            retried=False,
+        ) as response:
+            if response.status == 404:
+                raise await _missing(response, BLOB_UNKNOWN, "blob unknown to registry")
+            start = 0
+            if response.status == 206:
+                found = _RANGE.match(response.headers.get("Content-Range", ""))
+                start = int(found[1]) if found else offset
+            yield BlobStream(response, start)
+
+    async def small_blob(self, digest: str, limit_bytes: int) -> bytes:
+        """A verified blob in memory. Raises RegistryRefused, ContentMismatch."""
+        async with self.registry.send(
+            "GET", f"/v2/{self.path}/blobs/{digest}", scope=self._pull, wanted=(200, 404)
+        ) as response:
+            if response.status == 404:
+                raise await _missing(response, BLOB_UNKNOWN, "blob unknown to registry")
+            data = await _read(response, limit_bytes, f"blob {digest}")
+        if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
+            raise ContentMismatch(f"image config verification failed for digest {digest}")
+        return data
+
+    async def has_blob(self, digest: str) -> bool:
+        """Raises RegistryRefused for anything but yes and no."""
+        async with self.registry.send(
+            "HEAD", f"/v2/{self.path}/blobs/{digest}", scope=self._push, wanted=(200, 404)
+        ) as response:
+            return response.status == 200
+
+    async def start_upload(self, mount: str = "", source: str = "") -> str:
+        """Where to send a new blob to; "" when ``mount`` was taken over from the repository ``source``."""
+        query = {"mount": mount, "from": source} if mount else {}
+        scope = f"{self._push} repository:{source}:pull" if mount else self._push
+        path = f"/v2/{self.path}/blobs/uploads/"
+        async with self.registry.send(
+            "POST",
+            f"{path}?{urlencode(query)}" if query else path,
+            scope=scope,
+            body=b"",
+            wanted=(201, 202),
+        ) as response:
+            return "" if response.status == 201 else _location(response)
+
+    async def upload(
+        self,
+        location: str,
+        digest: str,
+        size_bytes: int,
+        read: Callable[[int, int], AsyncIterator[bytes]],
+        chunk_bytes: int = 0,
+    ) -> None:
+        """Send a blob to where :meth:`start_upload` said. ``read(offset, length)`` gives its bytes.
+
+        One PUT with everything, or with ``chunk_bytes`` a PATCH for each piece before it.
+        """
+        at = 0
+        while chunk_bytes and at < size_bytes:
+            length = min(chunk_bytes, size_bytes - at)
+            start = at
+
+            def piece(start: int = start, length: int = length) -> AsyncIterator[bytes]:
+                return read(start, length)
+
+            headers = {
+                "Content-Type": _BINARY,
+                "Content-Length": str(length),
+                "Content-Range": f"{start}-{start + length - 1}",
+            }
+            async with self.registry.send(
+                "PATCH", location, scope=self._push, headers=headers, body=piece, wanted=(202,), retried=False
+            ) as response:
+                location = _location(response)
+            at += length
+        rest = size_bytes - at
+        headers = {"Content-Type": _BINARY, "Content-Length": str(rest)}
+        separator = "&" if "?" in location else "?"
+        async with self.registry.send(
+            "PUT",
+            f"{location}{separator}digest={quote(digest, safe='')}",
+            scope=self._push,
+            headers=headers,
+            body=(lambda: read(at, rest)) if rest else b"",
+            wanted=(201, 204),
+            retried=False,
+        ):
+            return
+
+
+def _location(response: ClientResponse) -> str:
+    location = response.headers.get("Location", "")
+    if not location:
+        raise RegistryUnreachable("post", str(response.url), "the registry named no place to upload to")
+    return urljoin(str(response.url), location)
+
+
+async def _missing(response: ClientResponse, code: str, detail: str) -> RegistryRefused:
+    """A 404's error; answers without a body are about what was asked for."""
+    error = await error_of(response)
+    if error.status == 404 and response.content_length in (0, None) and response.method == "HEAD":
+        return refused(404, code, detail)
+    if error.code in ("NAME_UNKNOWN", "UNKNOWN") and "json" not in response.headers.get("Content-Type", ""):
+        return refused(404, code, detail)
+    return error
+
+
+async def _read(response: ClientResponse, limit_bytes: int, what: str) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while chunk := await response.content.readany():
+        size += len(chunk)
+        if size > limit_bytes:
+            raise ContentMismatch(f"{what} is larger than {limit_bytes} bytes: refused")
+        parts.append(chunk)
+    return b"".join(parts)
