@@ -17,6 +17,7 @@ import pytest
 
 from sampan.base.errors import Conflict, InvalidArgument, NotFound
 from sampan.content.blobs import BlobStore, digest_of
+from sampan.content.bootstrap import BootstrapOptions
 from sampan.content.errors import BadArchive, BlobNotFound, ContentDamaged, DigestMismatch, HostileArchive
 from sampan.content.images import ImageStore, NewImage
 from sampan.content.layers import LayerStore
@@ -314,6 +315,7 @@ def hostile() -> dict[str, bytes]:
         "absolute in the archive": tar_of({"/manifest.json": b"[]"}),
         "bad tag": archive(RepoTags=["UPPER:x"]),
         "tag without tag": archive(RepoTags=["x"]),
+        "second tag is bad": archive(RepoTags=["fine:1", "UPPER:x"]),
         "windows": docker_archive((["x:1"], config_of([ONE], os="windows"), [ONE])),
         "truncated": docker_archive((["x:1"], config, [ONE]))[:200_000],
         "bad digest in index": tar_of(
@@ -433,6 +435,26 @@ async def test_bad_imports_leave_nothing(box: Box, data: bytes, options: dict[st
     with pytest.raises(InvalidArgument):
         await box.import_(data, **options)
     assert box.nothing_left()
+
+
+async def test_bootstrap_from_a_folder(box: Box, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/file").write_text("content")
+    ids = set()
+    for tag in ("own", "own:2"):
+        options = BootstrapOptions(directory=str(tmp_path / "root"), tag=tag, command=["cat", "/file"])
+        lines = [message async for message in box.images.bootstrap("from-dir", options)]
+        assert lines[-1].stream == f"Loaded image: {tag if ':' in tag else tag + ':latest'}\n"
+        ids.add((await box.images.resolve(tag)).id)
+    assert len(ids) == 1, "the same folder gives the same image"
+    for name, bad in (
+        ("from-dir", BootstrapOptions(directory="relative", tag="x")),
+        ("from-dir", BootstrapOptions(directory=str(tmp_path / "root"))),
+        ("plan9", BootstrapOptions()),
+    ):
+        with pytest.raises(InvalidArgument):
+            async for _ in box.images.bootstrap(name, bad):
+                pass
 
 
 # names, lists, removal

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from sampan.base.errors import InvalidArgument
+from sampan.formats.reference import parse_name
 from sampan.formats.tar import FILE, HARD_LINK, SYMLINK
 from sampan.formats.tar_reader import TarReader
 from sampan.model.image import Descriptor, ImageConfig, Index, Manifest
@@ -181,6 +182,9 @@ def load_archive(
             raise BadArchive("invalid archive: does not contain a manifest.json")
     except msgspec.DecodeError as error:
         raise BadArchive(f"invalid archive: {error}") from error
+    for name in (name for image in wanted for name in image.names):
+        if not parse_name(name).tag:
+            raise BadArchive(f'invalid tag "{name}"')
     return [
         assemble(
             store,

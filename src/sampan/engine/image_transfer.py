@@ -10,6 +10,8 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
+import msgspec
+
 from sampan.base.clock import format_ns, now_ns
 from sampan.base.errors import InvalidArgument, NotFound, SystemFailure
 from sampan.content.archive_load import load_archive
@@ -85,8 +87,6 @@ class ImageTransfer:
         messages = []
         names = [parse_name(name) for name in assembled.names]
         for name in names:
-            if not name.tag:
-                raise InvalidArgument(f'invalid tag "{name.familiar}"')
             previous = self._store.find_named(name.familiar)
             if previous is not None and previous.id != assembled.image.id:
                 text = f"The image {name.familiar} already exists, renaming the old one with ID "
@@ -221,7 +221,8 @@ class ImageTransfer:
                     if isinstance(item, ProgressMessage):
                         yield item
                         continue
-                    for message in self._register_loaded(item):
+                    names = [parse_tagged(one).familiar for one in item.names]
+                    for message in self._register_loaded(msgspec.structs.replace(item, names=names)):
                         yield message
             finally:
                 lease.release()
