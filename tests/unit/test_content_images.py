@@ -712,3 +712,34 @@ async def test_archive_with_null_fields(box: Box) -> None:
 async def test_config_that_is_no_config(box: Box) -> None:
     with pytest.raises(BadArchive, match="invalid image config"):
         await box.load(docker_archive((["n:1"], b'{"rootfs": 5}', [])))
+
+
+async def test_loads_and_removals_at_the_same_time(box: Box) -> None:
+    layers = [tar_of({f"file{number}": bytes([number]) * 20_000}) for number in range(4)]
+    archives = [
+        docker_archive(
+            ([f"i{number}:1"], config_of(layers[: number + 1], comment=str(number)), layers[: number + 1])
+        )
+        for number in range(4)
+    ]
+
+    async def load_and_remove(number: int) -> None:
+        for _ in range(5):
+            await box.load(archives[number])
+            try:
+                await box.images.remove(f"i{number}:1")
+            except NotFound:
+                continue  # another round of the same image was faster
+
+    async def load(number: int) -> None:
+        for _ in range(5):
+            await box.load(archives[number])
+
+    await asyncio.gather(*(load_and_remove(n) for n in (0, 2, 2)), load(1), load(3))
+    for number in (1, 3):
+        image = await box.images.resolve(f"i{number}:1")
+        assert all(box.layers.exists(chain) for chain in image.chain_ids)
+        assert files_of(await box.save(f"i{number}:1"))
+    known = {chain for image in box.store.all() for chain in image.chain_ids}
+    assert set(box.layers.chains()) == known
+    assert os.listdir(box.root / "tmp") == []
