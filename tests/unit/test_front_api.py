@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -17,7 +18,7 @@ from sampan.front.docker.app import ROUTES, DockerApi
 from sampan.front.docker.errors import STATUS, status_of
 from sampan.front.docker.server import make_server
 from sampan.front.docker.services import Engine
-from sampan.front.docker.unsupported import LATER, NEVER, NO_SWARM, SWARM_PATHS
+from sampan.front.docker.unsupported import LATER, NEVER, NO_SWARM, SWARM_PATHS, markdown
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -226,6 +227,11 @@ async def test_unsupported_is_501_with_a_reason(api: Api, entry: Any) -> None:
     status, answer = await api.json(entry.method, entry.path.replace("{}", "some/name"))
     assert status == 501
     assert entry.reason in answer["message"]
+
+
+def test_the_documentation_lists_what_is_unsupported() -> None:
+    text = (Path(__file__).parent.parent.parent / "docs" / "compatibility.md").read_text()
+    assert text.partition("<!-- endpoints -->\n")[2].partition("\n<!-- /endpoints -->")[0] == markdown()
 
 
 @pytest.mark.parametrize(("method", "path"), SWARM_PATHS)

@@ -139,3 +139,15 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/plugins", _no_plugins),
     Route("POST", "/build/prune", _nothing_cached),
 )
+
+
+def markdown() -> str:
+    """The table of docs/compatibility.md, between its ``endpoints`` marks."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for later, entries in (("501, later", LATER), ("501", NEVER)):
+        for entry in entries:
+            path = entry.path.replace("{}", "{name}")
+            groups.setdefault((later, entry.reason), []).append(f"`{entry.method} {path}`")
+    lines = ["| endpoints | answer | text |", "|---|---|---|"]
+    lines += [f"| {', '.join(paths)} | {status} | {reason} |" for (status, reason), paths in groups.items()]
+    return "\n".join(lines)
