@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sampan.model.container import Container, ContainerConfig, ExitRecord, HostConfig
@@ -68,8 +70,28 @@ def test_delete_takes_the_run_row_along() -> None:
     db = Database(":memory:")
     table = ContainerTable(db)
     table.insert(make_container(), ExitRecord())
-    table.delete("a" * 64)
+    table.delete(make_container())
     assert db.rows("SELECT count(*) FROM container_run") == [(0,)]
+
+
+@pytest.mark.parametrize(("auto_remove", "expected"), [(False, {2}), (True, {1})])
+def test_what_a_power_cut_ends_anyway_is_not_synced(auto_remove: bool, expected: set[int]) -> None:
+    """synchronous is FULL (2) while an ordinary container is written, NORMAL (1) for ``--rm``."""
+    db = Database(":memory:")
+    levels: set[int] = set()
+    write = db.write
+
+    def watched(statement: str, parameters: Sequence[object] = ()) -> int:
+        levels.add(int(str(db.rows("PRAGMA synchronous")[0][0])))
+        return write(statement, parameters)
+
+    db.write = watched  # type: ignore[method-assign]
+    table = ContainerTable(db)
+    container = msgspec.structs.replace(make_container(), host=HostConfig(auto_remove=auto_remove))
+    table.insert(container, ExitRecord())
+    table.delete(container)
+    assert levels == expected
+    assert db.rows("PRAGMA synchronous") == [(2,)]
 
 
 def test_transaction_rolls_back_as_a_whole() -> None:

@@ -122,7 +122,7 @@ class Ledger:
 
     def delete(self, entry: Entry) -> None:
         """Gone: from the store, from memory, and everybody who waited for that knows."""
-        self._table.delete(entry.id)
+        self._table.delete(entry.record)
         self.registry.delete(entry)
         self.publish(entry, "destroy")
         self.notify_removed(entry)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import msgspec
 
 from sampan.model.container import Container, Endpoint, ExitRecord, PortBinding
@@ -57,7 +59,7 @@ class ContainerTable:
         ]
 
     def insert(self, container: Container, exit_record: ExitRecord) -> None:
-        with self._db.transaction():
+        with self._lasting_as(container), self._db.transaction():
             self._db.write(
                 "INSERT INTO container (id, name, created_ns, record) VALUES (?, ?, ?, ?)",
                 (container.id, container.name, container.created_ns, _encode(container)),
@@ -65,6 +67,10 @@ class ContainerTable:
             self._db.write(
                 "INSERT INTO container_run (id, exit) VALUES (?, ?)", (container.id, _encode(exit_record))
             )
+
+    def _lasting_as(self, container: Container) -> AbstractContextManager[None]:
+        """A power cut ends a ``--rm`` container and with it the container itself: nothing to sync for."""
+        return self._db.relaxed() if container.host.auto_remove else nullcontext()
 
     def replace(self, container: Container) -> None:
         """After rename or update."""
@@ -81,5 +87,6 @@ class ContainerTable:
                 (_encode(exit_record), None if run is None else _encode(run), container_id),
             )
 
-    def delete(self, container_id: str) -> None:
-        self._db.write("DELETE FROM container WHERE id = ?", (container_id,))
+    def delete(self, container: Container) -> None:
+        with self._lasting_as(container):
+            self._db.write("DELETE FROM container WHERE id = ?", (container.id,))
