@@ -105,6 +105,10 @@ class SupervisedProcess:
             data = self._control.recv(_MESSAGE)
         except BlockingIOError:
             return
+        except ConnectionResetError:
+            # The monitor closed before it had read a message of ours, such as a resize. The error comes
+            # first (net/unix/af_unix.c, unix_release_sock), its last words are still to be read.
+            return
         except OSError:
             data = b""
         if not data:
