@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 import msgspec
 
@@ -360,6 +359,8 @@ def _release_date_s(suite: str) -> int:
 
     It is the same until ``apt-get update`` brings other packages, so the image is the same as well.
     """
+    from email.utils import parsedate_to_datetime  # slow to import, rarely needed
+
     newest = 0
     for path in glob.glob(f"/var/lib/apt/lists/*_dists_{glob.escape(suite)}*_InRelease"):
         with open(path, encoding="utf-8", errors="replace") as file:

@@ -154,15 +154,11 @@ class Packer:
         self._write(encode_header(entry))
 
     def _file(self, entry: TarEntry, parent: int, base: bytes) -> None:
+        fd = _open_regular(parent, base)
+        if fd < 0:
+            return  # gone or replaced since it was looked at
         try:
-            fd = os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
-        except FileNotFoundError:
-            return
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                return  # replaced since it was looked at
-            entry.size = status.st_size
+            entry.size = os.fstat(fd).st_size
             if self._policy.xattrs:
                 entry.xattrs = _xattrs(fd, follow=True)
             self._write(encode_header(entry))
@@ -186,6 +182,23 @@ class Packer:
     def _marker(self, name: bytes, status: os.stat_result) -> None:
         mtime = status.st_mtime_ns // 1_000_000_000 * 1_000_000_000
         self._write(encode_header(TarEntry(name=name, mode=0o600, mtime_ns=mtime)))
+
+
+def _open_regular(parent: int, base: bytes) -> int:
+    """A descriptor for reading; -1 when there is no regular file.
+
+    In two steps, because merely opening a device that somebody put there meanwhile can have effects.
+    """
+    try:
+        place = os.open(base, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    except FileNotFoundError:
+        return -1
+    try:
+        if not stat.S_ISREG(os.fstat(place).st_mode):
+            return -1
+        return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(place)
 
 
 def _is_opaque(fd: int) -> bool:
