@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 from sampan.base.errors import Conflict
@@ -141,7 +141,10 @@ class AttachSession:
     async def close(self) -> None:
         """Idempotent."""
         live, self._live = self._live, None
+        prelude, self._prelude = self._prelude, None
         self.abandon()
+        if isinstance(prelude, AsyncGenerator):
+            await prelude.aclose()
         if live is not None:
             if self._reading is not None:
                 # the reader must have let go of the descriptor before its number is free for others
