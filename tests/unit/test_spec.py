@@ -408,6 +408,7 @@ def test_exec_has_the_containers_world_and_its_own_command() -> None:
     assert privileged.process.capabilities is not None
     assert privileged.process.capabilities.bounding == list(capabilities.available())
     assert privileged.user == "app"
+    assert privileged.seccomp_bpf == request.seccomp_bpf
 
 
 def test_log_sink() -> None:

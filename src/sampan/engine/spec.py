@@ -147,7 +147,7 @@ class Specs:
                 console_width=host.console_size[1],
                 log=log_sink(record, facts.log_path),
             ),
-            seccomp_bpf=self._seccomp(host, options, process),
+            seccomp_bpf=self._seccomp(host, options),
             user=config.user,
             extra_groups=host.group_add or [],
         )
@@ -187,7 +187,8 @@ class Specs:
                 console_width=width,
             ),
             cgroups_path=run.cgroup_path,
-            seccomp_bpf=b"" if config.privileged else self._seccomp(host, options, process),
+            # the container's own filter, even with --privileged, as in Docker
+            seccomp_bpf=self._seccomp(host, options),
             user=config.user or record.config.user,
             extra_groups=host.group_add or [],
         )
@@ -266,16 +267,16 @@ class Specs:
             return options.apparmor
         return security_options.UNCONFINED if host.privileged else APPARMOR_PROFILE
 
-    def _seccomp(self, host: HostConfig, options: SecurityOptions, process: Process) -> bytes:
+    def _seccomp(self, host: HostConfig, options: SecurityOptions) -> bytes:
         profile = options.seccomp
         if not profile and not host.privileged:
             profile = self._settings.seccomp_profile or security_options.BUILTIN
         if profile in ("", security_options.UNCONFINED) or not self._facts.seccomp:
             return b""
-        sets = process.capabilities
+        names = capabilities.effective_set(host.cap_add, host.cap_drop, privileged=host.privileged)
         return seccomp.filter_for(
             "" if profile == security_options.BUILTIN else profile,
-            capabilities=frozenset(sets.bounding if sets else ()),
+            capabilities=frozenset(names),
             machine=self._facts.machine,
             kernel=self._facts.kernel,
         )

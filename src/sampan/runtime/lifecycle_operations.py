@@ -31,9 +31,9 @@ def ask(sandbox: Sandbox, what: str) -> None:
 
 
 def hooks(_: Sandbox, entries: list[list[Any]], state: str, outputs: tuple[str, str]) -> None:
-    """The hooks that run inside the container's namespaces."""
+    """The hooks that run inside the container's namespaces, where the process has another pid."""
     try:
-        hook_runner.run(entries, state, outputs)
+        hook_runner.run(entries, state.replace('"pid": 0', f'"pid": {os.getpid()}', 1), outputs)
     except hook_runner.HookFailed as error:
         raise SandboxError(str(error), 1) from error
 

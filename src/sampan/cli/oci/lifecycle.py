@@ -56,9 +56,8 @@ class Containers:
         spec, text = bundles.read(os.path.join(bundle, options.config))
         spec = bundles.complete(spec, bundle, container_id, systemd=self.options.systemd)
         _check_terminal(spec, options)
-        directory = self.store.reserve(container_id)
+        self.store.reserve(container_id)
         try:
-            os.chmod(directory, 0o711)
             os.mkfifo(self.store.fifo(container_id), 0o600)
             return self._create(container_id, bundle, spec, text, options)
         except BaseException:

@@ -63,15 +63,14 @@ class Store:
     def fifo(self, container_id: str) -> str:
         return os.path.join(self.directory(container_id), FIFO)
 
-    def reserve(self, container_id: str) -> str:
+    def reserve(self, container_id: str) -> None:
         """A new container's directory. Raises WrongState when the id is taken."""
         path = self.directory(container_id)
         os.makedirs(self.root, 0o700, exist_ok=True)
         try:
-            os.mkdir(path, 0o711)
+            os.mkdir(path, 0o700)
         except FileExistsError:
             raise WrongState(f"container with id {container_id!r} already exists") from None
-        return path
 
     def save(self, record: Record, spec_text: bytes = b"") -> None:
         directory = self.directory(record.id)
