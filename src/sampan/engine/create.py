@@ -73,6 +73,9 @@ class Creator:
                 mounts = await self._mounts.resolve(container_id, config, host, image)
                 undo.push_async_callback(self._mounts.release, container_id, mounts, anonymous=True)
                 crash_point("container.create.mounts")
+                if image is not None:
+                    # it may have been removed while the mounts were made; nothing waits from here to insert
+                    await self._images.resolve(image.id)
                 record = _record(
                     container_id, bare_name, config, host, _endpoints(host, networks), mounts, image
                 )
