@@ -311,6 +311,15 @@ async def test_bad_bodies_are_400(api: Api, body: bytes, text: str) -> None:
     assert json.loads(answer)["message"].startswith(text)
 
 
+async def test_body_that_waits_for_continue(api: Api) -> None:
+    reader, writer = await api.connect()
+    head = "POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\n"
+    writer.write(f"{head}Content-Length: 16\r\nExpect: 100-continue\r\n\r\n".encode())
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(b'{"Image": "abc"}')
+    assert (await read_head(reader))[0] == 201
+
+
 async def test_wrong_content_type(api: Api) -> None:
     status, _, answer = await api.ask("POST", "/containers/create", b"{}", {"Content-Type": "text/plain"})
     assert status == 400

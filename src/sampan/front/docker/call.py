@@ -90,6 +90,7 @@ class Call:
         request = self.request
         if not request.body_exists:
             return b""
+        self._continue()
         content = request.content
         chunks = []
         size = 0
@@ -120,9 +121,16 @@ class Call:
         """The body as it arrives. Raises ConnectionResetError when the client goes away before its end."""
         if not self.request.body_exists:
             return
+        self._continue()
         content = self.request.content
         while chunk := await content.readany():
             yield chunk
+
+    def _continue(self) -> None:
+        """Tell a client that asked before sending its body to go on (RFC 9110, section 10.1.1)."""
+        request = self.request
+        if "Expect" in request.headers and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     @property
     def connection(self) -> Connection:
