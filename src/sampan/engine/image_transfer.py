@@ -31,10 +31,10 @@ from sampan.model.progress import ProgressDetail, ProgressMessage
 
 from .image_catalog import ImageCatalog, NoSuchImage, parse_platform
 from .image_config import wire_config
+from .progress import bar_text
 
 Put = Callable[[ProgressMessage | Assembled], None]
 
-_BAR = 50
 _PROGRESS_STEP = 1 << 20
 _URL_TIMEOUT_S = 60
 
@@ -203,6 +203,8 @@ class ImageTransfer:
                 return import_layer(self._store, lease, lambda: response.read(CHUNK), document)
         except urllib.error.HTTPError as error:
             raise SystemFailure(f"failed to GET {url} with status {error.code} {error.reason}") from error
+        except urllib.error.URLError as error:
+            raise SystemFailure(f"failed to GET {url}: {error.reason}") from error
         except OSError as error:
             raise SystemFailure(f"failed to GET {url}: {error}") from error
 
@@ -276,25 +278,13 @@ def _bar(put: Put) -> Callable[[str, int, int], None]:
         if shown.get(diff_id) == done:
             return
         shown[diff_id] = done
-        filled = _BAR * done // total if total else _BAR
-        bar = "=" * filled + ">" if filled < _BAR else "=" * _BAR + ">"
-        text = f"[{bar.ljust(_BAR + (filled >= _BAR))}] {_human(done):>8}/{_human(total)}"
         put(
             ProgressMessage(
                 status="Loading layer",
                 progress_detail=ProgressDetail(current=done, total=total),
-                progress=text,
+                progress=bar_text(done, total),
                 id=diff_id.removeprefix("sha256:")[:12],
             )
         )
 
     return progress
-
-
-def _human(size: float) -> str:
-    """Four significant digits with decimal units, as ``docker`` shows sizes."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
-            return f"{size:.4g}{unit}"
-        size /= 1000
-    raise AssertionError("unreachable")
