@@ -10,6 +10,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.support.runtime_box import Box, Watcher, frames, groups, make_tree
 
@@ -38,6 +39,26 @@ async def box(tmp_path: Path, spawner: Spawner) -> AsyncIterator[Box]:
     yield box
     left = [path for path in groups() if box.id in path]
     assert left == [], "the monitor left control groups behind"
+
+
+def test_the_interpreter_cannot_be_written_through_proc(spawner: Spawner) -> None:
+    """An image's command may be /proc/self/exe; what it then runs is on a read-only mount."""
+    assert os.statvfs(f"/proc/{spawner.pid}/exe").f_flag & os.ST_RDONLY
+
+
+@pytest.mark.parametrize("number", range(3, 13))
+async def test_no_descriptor_of_ours_is_a_way_out_of_the_root(box: Box, number: int) -> None:
+    request = box.request("grep", "-q", "not a program", "etc/plain")
+    assert request.spec.process is not None
+    process = msgspec.structs.replace(request.spec.process, cwd=f"/proc/self/fd/{number}")
+    spec = msgspec.structs.replace(request.spec, process=process)
+    try:
+        running = await box.client.launch(msgspec.structs.replace(request, spec=spec))
+    except StartFailed:
+        return
+    status = await running.wait()
+    await running.released()
+    assert status.exit_code == 0, "at most the container's own root is open"
 
 
 async def test_output_exit_code_and_log(box: Box) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from sampan.base.errors import Conflict
-from sampan.kernel import capabilities
+from sampan.kernel import capabilities, mount
 from sampan.kernel import process as proc
 from sampan.kernel.cgroup import layout
 from sampan.model.launch import ExecRequest, ExitStatus, LaunchRequest
@@ -46,8 +46,14 @@ class Spawner:
         os.set_inheritable(theirs.fileno(), True)
         boot = _BOOT.format(path=path, fd=theirs.fileno())
         arguments = [sys.executable, "-I", "-S", "-c", boot]
-        self.pid = os.posix_spawn(sys.executable, arguments, _environment())
-        theirs.close()
+        program = _read_only_interpreter()
+        try:
+            path = sys.executable if program < 0 else f"/proc/self/fd/{program}"
+            self.pid = os.posix_spawn(path, arguments, _environment())
+        finally:
+            theirs.close()
+            if program >= 0:
+                os.close(program)
         if ours.recv(16) != b"ready":
             raise SpawnerLost("the spawner did not start: see the daemon's standard error")
         ours.setblocking(False)
@@ -75,6 +81,20 @@ class Spawner:
         """End the spawner. Monitors and containers go on."""
         if self._socket is not None:
             self._reap()
+
+
+def _read_only_interpreter() -> int:
+    """A descriptor of the interpreter on a read-only mount of its own, -1 without the right to mount.
+
+    An image whose command is /proc/self/exe runs it inside the container; opened for writing through
+    /proc/<pid>/exe it is then on a read-only file system, whatever has become of "text file busy".
+    """
+    try:
+        program = mount.clone_tree(os.path.realpath(sys.executable), False)
+    except PermissionError:
+        return -1
+    mount.set_attributes(program, add=mount.MOUNT_ATTR_RDONLY)
+    return program
 
 
 def _environment() -> dict[str, str]:

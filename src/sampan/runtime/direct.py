@@ -147,7 +147,11 @@ def spawn(program: Program, operations: list[Operation], before_root: Callable[[
     pid, pidfd = proc.clone3(program["clone_flags"], group_fd)
     if pid == 0:
         ours.close()
-        sandbox.become(theirs.detach(), (0, 1, 2), payload)
+        if group_fd >= 0:
+            os.close(group_fd)
+        # closed to the container's processes until execve, as below the spawner
+        proc.set_dumpable(False)
+        sandbox.become(theirs.detach(), (0, 1, 2), payload, keep_fds=True)
     theirs.close()
     if group_fd >= 0:
         os.close(group_fd)

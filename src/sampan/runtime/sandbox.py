@@ -473,7 +473,10 @@ def network(_: Sandbox, name: str, addresses: list[str], gateway4: str, gateway6
 
 
 def rlimit(_: Sandbox, kind: int, soft: int, hard: int) -> None:
-    resource.setrlimit(kind, (soft, hard))
+    try:
+        resource.setrlimit(kind, (soft, hard))
+    except ValueError as error:  # what Python makes of EPERM and EINVAL
+        raise SandboxError(f"error setting rlimit type {kind}: operation not permitted") from error
 
 
 def oom_score(_: Sandbox, value: int) -> None:
@@ -577,6 +580,7 @@ def execute(
     try:
         if os.getcwd() != cwd:
             os.chdir(cwd)
+            os.getcwd()  # fails when a magic link led out of the root (CVE-2024-21626)
     except OSError as error:
         reason = (error.strerror or "").lower()
         raise SandboxError(f'chdir to cwd ("{cwd}") set in config.json failed: {reason}', 126) from error
@@ -668,16 +672,21 @@ OPERATIONS: dict[str, Callable[..., None]] = {
 }
 
 
-def become(sync_fd: int, stdio: tuple[int, ...], operations: memoryview) -> None:
+def become(sync_fd: int, stdio: tuple[int, ...], operations: memoryview, *, keep_fds: bool = False) -> None:
     """The life of the cloned process: standard streams, the program, execve. Never returns.
 
     ``operations`` is the marshalled list: decoded here, it takes no memory of the monitor.
+    ``keep_fds``: some of the caller's other descriptors are for the process, or for its operations.
     What goes wrong is sent to the monitor as ``marshal((message, exit_code))`` after the byte ``E``.
     """
     sync = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, sync_fd)
     try:
         for number, fd in enumerate(stdio):
             os.dup2(fd, number)
+        if not keep_fds:
+            # the monitor's sockets and its cgroup directory are not for /proc/self/fd paths of an image
+            proc.close_from(3, sync_fd - 1)
+            proc.close_from(sync_fd + 1)
         os.umask(0)  # nodes and directories get exactly their modes
         sandbox = Sandbox(sync)
         sandbox.run(marshal.loads(operations))  # noqa: S302 - from our own daemon

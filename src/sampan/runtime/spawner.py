@@ -45,6 +45,10 @@ def serve(requests: _socket.socket) -> None:
 def main(fd: int) -> None:
     """Run on descriptor ``fd``, a SOCK_SEQPACKET socket."""
     os.setsid()
+    # Every process from here to a container's execve is closed to the container's own processes, which
+    # share its uid and capabilities for a moment: /proc/<pid>/{exe,fd,mem}, pidfd_getfd (CVE-2016-9962,
+    # CVE-2019-5736). Children inherit it, execve takes it back (PR_SET_DUMPABLE(2const)).
+    proc.set_dumpable(False)
     for number in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM):
         # ended by its daemon's socket alone, so that a signal to a whole session loses no request
         _signal.signal(number, _signal.SIG_IGN)
