@@ -54,6 +54,8 @@ def test_reload_changes_labels_and_level(new_daemon: Callable[..., Daemon], tmp_
     os.kill(daemon.pid, signal.SIGHUP)
     eventually(lambda: "Reloaded configuration" in daemon.log_tail(), "reloaded")
     assert "debug, labels" in daemon.log_tail()
+    told = Client(daemon.host)("info", "--format", "{{.Debug}} {{.Labels}}")
+    assert told.out.strip() == "true [colour=red]"
     file.write_text("{")
     os.kill(daemon.pid, signal.SIGHUP)
     eventually(lambda: "cannot reload the configuration" in daemon.log_tail(), "refused")

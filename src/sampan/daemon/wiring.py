@@ -119,6 +119,7 @@ class Platform:
         self._build_network()
         self._build_volumes()
         self._build_containers()
+        self.system = self._build_system()
         self.engine = self._build_engine()
 
     # --- parts, lowest first ------------------------------------------------------------------------------
@@ -226,7 +227,7 @@ class Platform:
             commits=Commits(self.ledger, roots, self.images, self.containers, self.workers),
             volumes=self.volumes,
             networks=self.networks,
-            system=self._build_system(),
+            system=self.system,
             events=self.events,
             stats=Stats(self.registry, self.cgroup_layout),
             explain=self.explain,
@@ -274,6 +275,7 @@ class Platform:
     def reload(self, settings: Settings) -> None:
         """SIGHUP: take over what may change while running."""
         self.settings = settings
+        self.system.reload(system_settings(settings, engine_id(settings.data_root)))
         self.events.publish("daemon", "reload", "", {"name": os.uname().nodename})
 
 

@@ -77,6 +77,10 @@ class System:
         self._events = events
         self._operating_system, self._os_version = os_release()
 
+    def reload(self, settings: SystemSettings) -> None:
+        """The daemon was told something else about itself (SIGHUP)."""
+        self._settings = settings
+
     async def info(self) -> SystemInfo:
         settings, host = self._settings, self._host
         running, paused, stopped = self._count()
