@@ -22,7 +22,9 @@ from sampan.content.errors import BadArchive, BlobNotFound, ContentDamaged, Dige
 from sampan.content.images import ImageStore, NewImage
 from sampan.content.layers import LayerStore
 from sampan.content.streams import Workers
+from sampan.content.unpack import ArchiveLimits
 from sampan.engine.events import Events
+from sampan.engine.image_transfer import ImageTransfer
 from sampan.engine.image_users import ImageUser
 from sampan.engine.images import Images
 from sampan.model.image import ImageConfig
@@ -680,6 +682,17 @@ async def test_bomb_in_the_outer_archive(box: Box, monkeypatch: pytest.MonkeyPat
     with pytest.raises(HostileArchive):
         await box.load(tar_of({str(number): b"" for number in range(5)}))
     assert box.nothing_left()
+
+
+async def test_bomb_around_the_archive(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    limits = ArchiveLimits(ratio=100, ratio_from_bytes=1 << 20)
+    box.images.transfer = ImageTransfer(box.images.catalog, box.workers, limits)
+    zeros = gzip.compress(tar_of({"layer.tar": bytes(4 << 20), "manifest.json": b"[]"}))
+    with pytest.raises(HostileArchive, match="bomb"):
+        await box.load(zeros)
+    assert box.nothing_left()
+    box.close()
 
 
 async def test_links_between_members(box: Box) -> None:

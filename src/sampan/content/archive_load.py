@@ -22,7 +22,7 @@ from .blobs import digest_of, is_digest
 from .compression import Decompressor, Read
 from .errors import BadArchive, DigestMismatch, HostileArchive
 from .images import DOCKER_INDEX, OCI_INDEX, OCI_LAYER, ImageStore, Lease
-from .unpack import ArchiveLimits
+from .unpack import ArchiveLimits, bounded
 
 Matches = Callable[[str, str, str], bool]
 """Whether an image of this os, architecture and variant is wanted."""
@@ -81,8 +81,8 @@ class Archive:
 
     def read(self, source: Read) -> None:
         """Take in everything. Raises BadTar, HostileArchive, DiskFull."""
-        plain = Decompressor(source, hashed=False)
-        reader = TarReader(plain.read)
+        plain = bounded(Decompressor(source, hashed=False), self._limits)
+        reader = TarReader(plain)
         total = 0
         for number, entry in enumerate(reader):
             if number >= _MAX_MEMBERS:
@@ -100,8 +100,7 @@ class Archive:
                 self._links[path] = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
             elif entry.kind == HARD_LINK:
                 self._links[path] = _clean(entry.linkname.decode("utf-8", "replace"))
-        while plain.read():
-            pass
+        reader.drain()
 
     def _take(self, reader: TarReader, size: int) -> _Member:
         if size <= _IN_MEMORY and self._in_memory + size <= _MEMORY_TOTAL:

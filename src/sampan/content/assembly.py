@@ -7,7 +7,7 @@ but blobs that the next collection takes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -60,26 +60,22 @@ def unpack_layers(
     diff_ids: list[str],
     digests: list[str],
     progress: Progress = ignore_progress,
-    ready: StagedLayer | None = None,
+    ready: Mapping[int, StagedLayer] | None = None,
 ) -> list[LayerRecord]:
     """Make sure that each layer is unpacked; ``digests`` are the blobs, in the order of the diff ids.
 
-    ``ready`` is the bottom layer when it was staged on its way in; it is published or discarded here.
+    ``ready`` are layers, by their place from the bottom, that were staged on their way in; they are published
+    or discarded here.
     """
     chains = chain_ids(diff_ids)
     lease.add(*chains, *digests)
     records: list[LayerRecord] = []
-    staged: dict[str, StagedLayer] = {}
+    staged = {chains[place]: layer for place, layer in (ready or {}).items()}
     try:
         for place, (chain, diff_id, digest) in enumerate(zip(chains, diff_ids, digests, strict=True)):
             known = store.layer(chain)
-            if place == 0 and ready is not None:
-                staged[chain] = ready
-                known = known or LayerRecord(
-                    chain_id=chain, diff_id=diff_id, size_bytes=ready.result.size_bytes
-                )
             if known is None:
-                layer = _stage(store, diff_id, digest, progress)
+                layer = staged.get(chain) or _stage(store, diff_id, digest, progress)
                 staged[chain] = layer
                 known = LayerRecord(
                     chain_id=chain,
@@ -140,7 +136,7 @@ def assemble(
     manifest_data: bytes | None = None,
     parent: str = "",
     progress: Progress = ignore_progress,
-    ready: StagedLayer | None = None,
+    ready: Mapping[int, StagedLayer] | None = None,
 ) -> Assembled:
     """Put an image together whose layer blobs are stored. ``manifest_data`` is kept if there is one.
 
@@ -185,7 +181,7 @@ def assemble_new(
     *,
     names: list[str],
     parent: str = "",
-    ready: StagedLayer | None = None,
+    ready: Mapping[int, StagedLayer] | None = None,
 ) -> Assembled:
     """Put together an image whose config we write ourselves."""
     return assemble(store, lease, encode_json(config), layers, names=names, parent=parent, ready=ready)

@@ -17,7 +17,7 @@ from sampan.kernel.paths import open_in_root
 
 from .compression import Decompressor, Read
 from .pack import Packer, PackPolicy, Write
-from .unpack import TreeWriter, UnpackPolicy
+from .unpack import TreeWriter, UnpackPolicy, bounded
 
 _MAX_LINKS = 255
 _GO_KINDS = {
@@ -186,8 +186,8 @@ def extract(
         keep_existing_directories=True,
         owner=owner,
     )
-    plain = Decompressor(source, hashed=False)
+    plain = bounded(Decompressor(source, hashed=False), policy.limits)
     with TreeWriter(root_fd, policy, os.fsencode(base.lstrip("/"))) as writer:
-        reader = TarReader(plain.read)
+        reader = TarReader(plain)
         writer.unpack(reader)
         reader.drain()

@@ -21,8 +21,8 @@ from sampan.kernel.syscalls import check, libc
 
 from .blobs import sync_directory
 from .compression import Decompressor, Read
-from .errors import DigestMismatch, HostileArchive
-from .unpack import ArchiveLimits, TreeWriter, UnpackPolicy, UnpackResult
+from .errors import DigestMismatch
+from .unpack import ArchiveLimits, TreeWriter, UnpackPolicy, UnpackResult, bounded
 
 DEFAULT_LIMITS = ArchiveLimits()
 _TEMPORARY = "layer-"
@@ -92,24 +92,10 @@ class LayerStore:
         return StagedLayer(path=path, diff_id=actual, result=result)
 
     def _unpack(self, diff: str, plain: Decompressor) -> UnpackResult:
-        limits = self._limits
-
-        def read() -> bytes:
-            chunk = plain.read()
-            if (
-                limits.ratio
-                and plain.bytes_out > limits.ratio_from_bytes
-                and plain.bytes_out > limits.ratio * plain.bytes_in
-            ):
-                raise HostileArchive(
-                    f"archive unpacks to more than {limits.ratio} times its size: refused as a bomb"
-                )
-            return chunk
-
-        reader = TarReader(read)
+        reader = TarReader(bounded(plain, self._limits))
         root_fd = os.open(diff, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with TreeWriter(root_fd, UnpackPolicy(limits=limits)) as writer:
+            with TreeWriter(root_fd, UnpackPolicy(limits=self._limits)) as writer:
                 result = writer.unpack(reader)
             reader.drain()
         finally:

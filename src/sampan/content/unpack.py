@@ -31,6 +31,7 @@ from sampan.formats.tar_reader import TarReader
 from sampan.kernel.paths import RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, open_in_root
 
 from .blobs import write_all
+from .compression import Decompressor, Read
 from .errors import DiskFull, HostileArchive
 
 WHITEOUT = b".wh."
@@ -52,6 +53,24 @@ class ArchiveLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Plain bytes per compressed byte, looked at once :attr:`ratio_from_bytes` are unpacked."""
     ratio_from_bytes: int = 1 << 30
     depth: int = 512
+
+
+def bounded(plain: Decompressor, limits: ArchiveLimits) -> Read:
+    """Its plain bytes, until they are too many for what they were packed in: then HostileArchive."""
+
+    def read() -> bytes:
+        chunk = plain.read()
+        if (
+            limits.ratio
+            and plain.bytes_out > limits.ratio_from_bytes
+            and plain.bytes_out > limits.ratio * plain.bytes_in
+        ):
+            raise HostileArchive(
+                f"archive unpacks to more than {limits.ratio} times its size: refused as a bomb"
+            )
+        return chunk
+
+    return read
 
 
 class UnpackPolicy(msgspec.Struct, frozen=True, kw_only=True):
