@@ -17,7 +17,11 @@ class Connection:
     def __init__(self, path: str, timeout_s: float = 120) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout_s)
-        self._socket.connect(path)
+        try:
+            self._socket.connect(path)
+        except OSError:
+            self._socket.close()
+            raise
         self._reader = self._socket.makefile("rb", buffering=1 << 18)
 
     def close(self) -> None:

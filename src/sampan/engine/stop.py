@@ -138,6 +138,9 @@ class Stopper:
             run = _require_run(entry)
             try:
                 self._cgroups.freeze(run.cgroup_path)
+            except FileNotFoundError:
+                # it has just ended, and its group with it
+                raise NotRunning(f"container {entry.id} is not running") from None
             except OSError as error:
                 raise SystemFailure(f"cannot pause container {entry.id}: {error}") from error
             self._ledger.apply(entry, Pause(), msgspec.structs.replace(run, paused=True))
