@@ -33,11 +33,21 @@ class RegistryUnauthorized(Unauthorized, RegistryRefused):
     """Credentials are missing, or the registry does not accept them."""
 
 
-class RegistryUnreachable(SystemFailure):
-    """No answer, or a broken one."""
+class NoCredentials(RegistryRefused):
+    """The registry wants a name and a password, and none were given."""
 
-    def __init__(self, method: str, url: str, reason: str) -> None:
+    def __init__(self, method: str, url: str) -> None:
+        super().__init__(401, UNAUTHORIZED, "authentication required")
+        self.message = f'{method.capitalize()} "{url}": no basic auth credentials'
+        self.args = (self.message,)
+
+
+class RegistryUnreachable(SystemFailure):
+    """No answer, or a broken one. ``connected`` is False when there was not even a connection."""
+
+    def __init__(self, method: str, url: str, reason: str, *, connected: bool = True) -> None:
         super().__init__(f'{method.capitalize()} "{url}": {reason}')
+        self.connected = connected
 
 
 class ContentMismatch(SystemFailure):

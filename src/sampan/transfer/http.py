@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import (
+    ClientConnectorError,
     ClientError,
     ClientResponse,
     ClientSession,
@@ -104,7 +105,8 @@ class Http:
         except TimeoutError as error:
             raise RegistryUnreachable(method, url, "no answer in time") from error
         except (ClientError, ConnectionError, ssl.SSLError) as error:
-            raise RegistryUnreachable(method, url, _reason(error)) from error
+            connected = not isinstance(error, ClientConnectorError)
+            raise RegistryUnreachable(method, url, _reason(error), connected=connected) from error
         except ValueError as error:  # yarl and aiohttp: a Location that is no URL
             raise RegistryUnreachable(method, url, str(error)) from error
 

@@ -12,7 +12,7 @@ from aiohttp import ClientResponse
 from .auth import Authorizer
 from .challenge import parse_challenges
 from .credentials import Credentials
-from .errors import RegistryRefused, RegistryUnreachable
+from .errors import NoCredentials, RegistryRefused, RegistryUnreachable, refused
 from .http import Body, Http, error_of, is_retried
 from .settings import Endpoint
 
@@ -76,12 +76,17 @@ class Registry:
                 except (RegistryRefused, RegistryUnreachable) as error:
                     await stack.aclose()
                     attempt += 1
-                    passing = isinstance(error, RegistryUnreachable) or is_retried(error.status)
-                    if not retried or not passing or attempt >= self._http.attempts:
+                    if not retried or not self._is_passing(error) or attempt >= self._http.attempts:
                         raise
                     log.info("%s %s: %s: trying again", method, url, error.message)
                 await self._http.pause(attempt - 1, retry_after)
             yield response
+
+    def _is_passing(self, error: RegistryRefused | RegistryUnreachable) -> bool:
+        """Whether asking again may help, and nobody else can be asked instead."""
+        if self.endpoint.mirror:
+            return False
+        return error.connected if isinstance(error, RegistryUnreachable) else is_retried(error.status)
 
     async def _attempt(
         self,
@@ -105,7 +110,11 @@ class Registry:
                     stack.push_async_exit(own.pop_all())
                     return response
                 refusal = await error_of(response)
+            if any(one.parameters.get("error") == "insufficient_scope" for one in challenges) and header:
+                raise refused(403, "", "")
             renewed = await self.authorizer.answer(challenges, scope)
+            if not renewed and any(one.scheme == "basic" for one in challenges):
+                raise NoCredentials(method, url)
             if not renewed or renewed == header:
                 raise refusal
             header = renewed
