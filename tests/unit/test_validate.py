@@ -37,6 +37,9 @@ def test_an_ordinary_container_is_fine() -> None:
     ("host", "text"),
     [
         ({"memory": 5 * MB}, "Minimum memory limit allowed is 6MB"),
+        ({"cpuset_cpus": "one"}, "Invalid value one for cpuset cpus: invalid format: one"),
+        ({"runtime": "runq"}, "unknown or invalid runtime name: runq"),
+        ({"storage_opt": {"size": "1G"}}, "--storage-opt is supported only for overlay over xfs"),
         (
             {"memory": 64 * MB, "memory_swap": 32 * MB},
             "Minimum memoryswap limit should be larger than memory limit, see usage",

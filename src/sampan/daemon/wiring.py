@@ -41,6 +41,8 @@ from sampan.engine.membership import Membership
 from sampan.engine.mounts import MountResolver
 from sampan.engine.netfiles import DnsDefaults
 from sampan.engine.networks import Networks
+from sampan.engine.pull import Puller
+from sampan.engine.push import Pusher
 from sampan.engine.recovery import Host, Recovery
 from sampan.engine.registry import Registry
 from sampan.engine.remove import Remover
@@ -52,6 +54,7 @@ from sampan.engine.supervision import Supervision
 from sampan.engine.system import System
 from sampan.engine.system_views import SystemSettings
 from sampan.engine.top import Top
+from sampan.engine.transfers import Transfers
 from sampan.engine.validate import Validator
 from sampan.engine.volumes import Volumes
 from sampan.front.docker.services import Engine
@@ -69,6 +72,9 @@ from sampan.store.containers import ContainerTable
 from sampan.store.db import Database
 from sampan.store.networks import NetworkTable
 from sampan.store.volumes import VolumeTable
+from sampan.transfer.downloads import Downloads
+from sampan.transfer.registries import Registries
+from sampan.transfer.settings import RegistrySettings, mirrors_by_registry
 from sampan.volumes.local import LocalDriver
 
 from .options import SettingError
@@ -131,6 +137,28 @@ class Platform:
         self.workers = Workers()
         self.image_store = ImageStore(self.db, blobs, layers)
         self.images = Images(self.image_store, RegistryUsers(self.registry), self.events, self.workers)
+        self._build_transfers()
+
+    def _build_transfers(self) -> None:
+        settings, images = self.settings, self.images
+        attempts = settings.max_download_attempts
+        self.registries = Registries(registry_settings(settings), attempts)
+        self.downloads = Downloads(
+            os.path.join(settings.data_root, "downloads"),
+            limit=settings.max_concurrent_downloads,
+            attempts=attempts,
+        )
+        puller = Puller(
+            images.catalog, images.transfer, self.registries, self.downloads, self.events, self.workers
+        )
+        pusher = Pusher(
+            images.catalog,
+            self.registries,
+            self.events,
+            limit=settings.max_concurrent_uploads,
+            attempts=attempts,
+        )
+        self.transfers = Transfers(puller, pusher, self.registries)
 
     def _build_network(self) -> None:
         self.network = NetworkStack(network_settings(self.settings), warn=log.warning)
@@ -166,7 +194,7 @@ class Platform:
             self.registry, self.layout, self.runtime, self.connections, self.mounts, self.specs
         )
         self.supervision = Supervision(self.ledger, self.launcher, self.locks, self.attachments, self.health)
-        validator = Validator(self.facts)
+        validator = Validator(self.facts, self.settings.runtimes)
         creator = Creator(self.ledger, self.images, self.mounts, validator, defaults)
         stopper = Stopper(self.ledger, self.supervision, self.cgroups, self.locks)
         self.log_watcher = LogWatcher()
@@ -230,6 +258,7 @@ class Platform:
             system=self.system,
             events=self.events,
             stats=Stats(self.registry, self.cgroup_layout),
+            transfers=self.transfers,
             explain=self.explain,
         )
 
@@ -259,6 +288,7 @@ class Platform:
         self.volumes.load([entry.record for entry in self.registry])
         await self.recovery.recover()
         await self.images.recover()
+        await self.workers.run(self.downloads.sweep)
         self.network.settle()
         self.volumes.unmount_unused()
         self.recovery.start_wanted()
@@ -268,6 +298,7 @@ class Platform:
         await self.health.close()
         await self.execs.close()
         await self.containers.close()
+        await self.transfers.close()
         self.network.close()
         self.workers.close()
         self.db.close()
@@ -320,6 +351,21 @@ def system_settings(settings: Settings, identity: str) -> SystemSettings:
             for host in settings.socket_hosts
             if host.startswith("tcp://") and not settings.tlsverify
         ],
+    )
+
+
+def registry_settings(settings: Settings) -> RegistrySettings:
+    """Raises SettingError."""
+    try:
+        mirrors = mirrors_by_registry(settings.registry_mirrors, settings.mirrors)
+    except ValueError as error:
+        raise SettingError(str(error)) from None
+    return RegistrySettings(
+        insecure=settings.insecure_registries,
+        mirrors=mirrors,
+        http_proxy=settings.http_proxy,
+        https_proxy=settings.https_proxy,
+        no_proxy=settings.no_proxy,
     )
 
 

@@ -159,6 +159,8 @@ def parse_cpu_list(text: str) -> set[int]:
         if not part:
             continue
         low, dash, high = part.partition("-")
+        if not (low.isdecimal() and (high.isdecimal() or not dash)) or len(part) > 64:
+            raise ValueError(f"invalid format: {text[:64]}")
         first, last = int(low), int(high) if dash else int(low)
         if last < first or last > 8192:
             raise ValueError(f"invalid range {part!r}")

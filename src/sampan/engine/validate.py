@@ -6,7 +6,7 @@ The order of the checks is Docker's, since clients see only the first failure.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sampan.base.errors import InvalidArgument
 from sampan.model.container import ContainerConfig, HealthConfig, HostConfig, RestartPolicy
@@ -20,6 +20,8 @@ from .sysctls import check_sysctls
 MIN_MEMORY_BYTES = 6 * 1024 * 1024
 """Not the kernel's limit: what a start needs, and a container to be of any use."""
 MAX_HOSTNAME_BYTES = 64
+BUILT_IN_RUNTIMES = ("runc", "io.containerd.runc.v2", "sampan")
+"""All of them are Sampan's own: clients ask for ``runc`` by name."""
 MIN_DURATION_NS = 1_000_000
 
 
@@ -30,8 +32,10 @@ class InvalidSetting(InvalidArgument):
 class Validator:
     """Callable: ``validate(config, host)`` answers warnings."""
 
-    def __init__(self, facts: HostFacts) -> None:
+    def __init__(self, facts: HostFacts, runtimes: Iterable[str] = ()) -> None:
+        """``runtimes``: names that ``--runtime`` accepts besides the built-in ones."""
         self._facts = facts
+        self._runtimes = {*BUILT_IN_RUNTIMES, *runtimes}
 
     def __call__(self, config: ContainerConfig | None, host: HostConfig) -> list[str]:
         """Raises InvalidSetting, UnknownCapability, InvalidSecurityOption."""
@@ -41,9 +45,20 @@ class Validator:
         if config is not None:
             _check_config(config)
         _check_host(host)
+        self._check_backends(host)
         warnings = list(check_resources(host, self._facts, update=False))
         warnings += _check_platform(config, host, self._facts)
         return warnings
+
+    def _check_backends(self, host: HostConfig) -> None:
+        if host.runtime and host.runtime not in self._runtimes:
+            raise InvalidSetting(f"unknown or invalid runtime name: {host.runtime}")
+        for option in host.storage_opt or ():
+            if option == "size":
+                raise InvalidSetting(
+                    "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
+                )
+            raise InvalidSetting(f"Unknown option {option}")
 
     def update(self, host: HostConfig) -> list[str]:
         """For ``docker update``: resources only."""
