@@ -204,6 +204,13 @@ class Settings:
     registry_mirrors: tuple[str, ...] = option(
         "Mirror of the hub", "registry-mirror", key="registry-mirrors", kind="list", reloadable=True
     )
+    mirrors: tuple[str, ...] = option(
+        "Mirror of a registry (registry=URL), tried in order before it",
+        "mirror",
+        key="mirrors",
+        kind="list",
+        reloadable=True,
+    )
     max_concurrent_downloads: int = option(
         "Layers pulled at once", "max-concurrent-downloads", kind="number", default=3, reloadable=True
     )

@@ -54,9 +54,8 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
 class _Head(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     schema_version: int = 0
     media_type: str = ""
-    manifests: msgspec.Raw | None = None
-    layers: msgspec.Raw | None = None
-    fs_layers: msgspec.Raw | None = None
+    manifests: msgspec.Raw = msgspec.Raw()
+    fs_layers: msgspec.Raw = msgspec.field(name="fsLayers", default=msgspec.Raw())
 
 
 _head = msgspec.json.Decoder(_Head).decode
@@ -70,14 +69,14 @@ def media_type_of(data: bytes, declared: str = "") -> str:
         head = _head(data)
     except msgspec.DecodeError as error:
         raise UnsupportedManifest(f"unsupported manifest format: {error}") from None
-    if head.schema_version == 1 or head.fs_layers is not None:
+    if head.schema_version == 1 or bytes(head.fs_layers):
         return SCHEMA_1[0]
     if head.media_type:
         return head.media_type
     kind = declared.partition(";")[0].strip().lower()
     if kind in (*ACCEPTED, *SCHEMA_1):
         return kind
-    return OCI_INDEX if head.manifests is not None else OCI_MANIFEST
+    return OCI_INDEX if bytes(head.manifests) else OCI_MANIFEST
 
 
 def is_index(media_type: str) -> bool:

@@ -15,6 +15,7 @@ from . import (
     execs,
     images,
     networks,
+    registries,
     sampan_routes,
     streams,
     system,
@@ -40,6 +41,7 @@ ROUTES = (
     *images.ROUTES,
     *volumes.ROUTES,
     *networks.ROUTES,
+    *registries.ROUTES,
     *sampan_routes.ROUTES,
     *unsupported.ROUTES,
 )

@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from sampan.base.errors import InvalidArgument, NotImplementedYet
+from sampan.base.errors import InvalidArgument
 from sampan.model.container import ContainerConfig
 
+from . import registries
 from .call import Call
 from .decoding import decode_body
 from .image_views import render_image, render_image_summary
@@ -99,10 +100,7 @@ async def prune(call: Call) -> Reply:
 async def create(call: Call) -> web.StreamResponse:
     """Pull, or import of an archive."""
     if call.text("fromImage"):
-        raise NotImplementedYet(
-            f"pulling {call.text('fromImage')}: registries are not implemented yet; "
-            'load the image from an archive, or make one with "sampan image bootstrap"'
-        )
+        return await registries.pull(call, platform_text(call, 32))
     source = call.text("fromSrc")
     message = call.text("message") or f"Imported from {source}"
     lines = call.engine.images.import_(
@@ -115,6 +113,10 @@ async def create(call: Call) -> web.StreamResponse:
         source=source or "-",
     )
     return await send_progress(call, lines)
+
+
+async def push(call: Call) -> web.StreamResponse:
+    return await registries.push(call, platform_text(call, 46))
 
 
 async def load(call: Call) -> web.StreamResponse:
@@ -160,6 +162,7 @@ ROUTES = (
     Route("POST", "/images/load", load),
     Route("POST", "/images/prune", prune),
     Route("POST", "/commit", commit),
+    Route("POST", "/images/{}/push", push),
     Route("GET", "/images/{}/json", inspect),
     Route("GET", "/images/{}/history", history),
     Route("GET", "/images/{}/get", save_one),

@@ -181,6 +181,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     system: System
     events: Events
     stats: Stats
+    transfers: Any = None
     explain: Any = None
     """``async explain(ref) -> list[str]``: the plan of a container, line by line."""
 

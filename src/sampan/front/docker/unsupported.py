@@ -30,10 +30,7 @@ LATER: tuple[Unsupported, ...] = (
     Unsupported("POST", "/build/cancel", "building images is not implemented yet"),
     Unsupported("POST", "/session", "BuildKit sessions are not implemented yet"),
     Unsupported("POST", "/grpc", "BuildKit's gRPC is not implemented yet"),
-    Unsupported("POST", "/images/{}/push", "pushing to a registry is not implemented yet"),
     Unsupported("GET", "/images/search", "searching a registry is not implemented yet"),
-    Unsupported("POST", "/auth", "logging in to a registry is not implemented yet"),
-    Unsupported("GET", "/distribution/{}/json", "looking into a registry is not implemented yet"),
 )
 """Answered with 501 until their issue is done."""
 
