@@ -55,6 +55,8 @@ if [ "$root" != / ]; then
     mount -t sysfs sysfs "$root/sys"
 fi
 mount -t proc proc "${root%/}/proc"
+mkdir -p "$shared/exec"
+mount -t tmpfs -o mode=755 tmpfs "${root%/}$shared/exec" # the run root, as /run is on every host
 if [ -n "$JAIL_HIERARCHIES" ]; then
     mount -t tmpfs -o mode=755 tmpfs "${root%/}/sys/fs/cgroup"
     for controllers in $JAIL_HIERARCHIES; do
