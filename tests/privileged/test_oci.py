@@ -24,7 +24,7 @@ from sampan.kernel.cgroup import layout
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 HOST = layout.detect()
-ARGUMENTS = [sys.executable, "-m", "sampan.cli.oci.main"]
+ARGUMENTS = [sys.executable, "-m", "sampan.cli.oci"]
 
 
 class Bundle:
@@ -216,6 +216,60 @@ def test_seccomp_section(bundle: Bundle) -> None:
     done = bundle.oci("run", bundle.id, check=False)
     assert done.returncode == 1
     assert "Read-only file system" in done.stderr
+
+
+def test_a_hostile_null_device_does_not_decide_what_masks_show(bundle: Bundle) -> None:
+    volume = bundle.path / "volume"
+    volume.mkdir()
+    (volume / "null").symlink_to("/proc/meminfo")
+    bundle.spec["mounts"] = [
+        mount for mount in bundle.spec["mounts"] if not mount["destination"].startswith("/dev")
+    ]
+    bundle.spec["mounts"].append(
+        {"destination": "/dev", "type": "bind", "source": str(volume), "options": ["rbind", "rw"]}
+    )
+    bundle.spec["linux"]["maskedPaths"] = ["/proc/kcore"]
+    bundle.write("sh", "-c", "head -c 8 /proc/kcore; echo end")
+    assert bundle.oci("run", bundle.id).stdout == "end\n"
+
+
+@pytest.mark.parametrize("through_link", [False, True])
+def test_nothing_is_mounted_over_parts_of_proc(bundle: Bundle, through_link: bool) -> None:
+    volume = bundle.path / "volume"
+    volume.mkdir()
+    target = "/proc/self"
+    if through_link:
+        (bundle.path / "rootfs/evil").symlink_to("/proc/self")
+        target = "/evil"
+    bundle.spec["mounts"].append(
+        {"destination": target, "type": "bind", "source": str(volume), "options": ["rbind"]}
+    )
+    bundle.write("true")
+    done = bundle.oci("run", bundle.id, check=False)
+    assert done.returncode != 0
+    assert "cannot be mounted because it is inside /proc" in done.stderr
+
+
+def test_files_that_lxcfs_replaces_may_be_mounted(bundle: Bundle) -> None:
+    (bundle.path / "uptime").write_text("1.00 1.00\n")
+    bundle.spec["mounts"].append(
+        {
+            "destination": "/proc/uptime",
+            "type": "bind",
+            "source": str(bundle.path / "uptime"),
+            "options": ["bind"],
+        }
+    )
+    bundle.write("cat", "/proc/uptime")
+    assert bundle.oci("run", bundle.id).stdout == "1.00 1.00\n"
+
+
+def test_a_passwd_that_never_ends_does_not_hang(bundle: Bundle) -> None:
+    passwd = bundle.path / "rootfs/etc/passwd"
+    passwd.unlink()
+    os.mkfifo(passwd)
+    bundle.write("true")
+    bundle.oci("run", bundle.id)
 
 
 def test_console_socket_gets_the_terminal(bundle: Bundle) -> None:

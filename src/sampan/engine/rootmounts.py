@@ -152,6 +152,8 @@ def _own_mounts(record: Container, *, recursive_read_only: bool) -> list[OCIMoun
 
 
 def _bind_point(point: MountPoint, recursive_read_only: bool) -> OCIMount:
+    if point.destination == "/proc" and point.source != "/proc":
+        raise InvalidArgument('"/proc" cannot be mounted because it is not of type proc')
     bind = point.spec.bind_options if point.spec else None
     options = ["bind" if bind and bind.non_recursive else "rbind"]
     if not point.rw:

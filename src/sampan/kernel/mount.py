@@ -53,6 +53,8 @@ OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 0x04
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
+PROC_SUPER_MAGIC = 0x9FA0
+
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
@@ -94,6 +96,13 @@ def mount(source: str, target: str, fstype: str, flags: int, data: str = "") -> 
         ),
         target,
     )
+
+
+def file_system_type(fd: int) -> int:
+    """f_type of fstatfs(2): which kind of file system an open file is on."""
+    buffer = ctypes.create_string_buffer(128)
+    check(libc.fstatfs(fd, buffer), f"fd {fd}")
+    return int.from_bytes(buffer.raw[:8], "little")
 
 
 def mount_at(source: str, target_fd: int, fstype: str, flags: int, data: str = "") -> None:

@@ -73,7 +73,8 @@ def _group(table: list[list[str]], name: str) -> int:
 def _table(path: str, columns: int) -> list[list[str]]:
     """Rows of colon-separated fields, short ones filled up; a file that is not there has none."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # an image's passwd may be a FIFO that nobody writes to
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return []
     try:

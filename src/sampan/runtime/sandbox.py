@@ -41,6 +41,23 @@ else:
 
 _ioctl = fcntl.ioctl
 _NULL = os.makedev(1, 3)
+_PROC_FILES = tuple(
+    "/proc/" + name
+    for name in (
+        "cpuinfo",
+        "diskstats",
+        "loadavg",
+        "meminfo",
+        "net/dev",
+        "slabinfo",
+        "stat",
+        "swaps",
+        "sys/crypto/fips_enabled",
+        "sys/kernel/ns_last_pid",
+        "uptime",
+    )
+)
+"""What LXCFS and its like replace to show a container its limits instead of the host."""
 # ioctl_tty(2); the termios module has neither
 _TIOCSPTLCK = 0x40045431
 _TIOCGPTN = 0x80045430
@@ -75,6 +92,8 @@ class Sandbox:
         self.root_path = "/"
         self.user: dict[str, Any] = {}
         self.null_fd = -1
+        self.proc_device = -1
+        """st_dev of the container's own procfs."""
         self.slave_fd = -1
 
     def run(self, operations: list[Operation]) -> None:
@@ -201,13 +220,24 @@ def mount(
     """A new file system at ``target`` inside the root; ``spread`` is a propagation flag to set after."""
     fd = make_directories(sandbox.root_fd, target)
     try:
+        _keep_out_of_proc(sandbox, fd, target)
         mnt.mount_at(source, fd, fstype, flags, data)
     finally:
         os.close(fd)
-    if spread:
+    if spread or fstype == "proc":
         fd = open_in_root(sandbox.root_fd, target)
-        mnt.mount_at("", fd, "", spread)
+        if fstype == "proc":
+            sandbox.proc_device = os.fstat(fd).st_dev
+        if spread:
+            mnt.mount_at("", fd, "", spread)
         os.close(fd)
+
+
+def _keep_out_of_proc(sandbox: Sandbox, target_fd: int, target: str) -> None:
+    """Nothing may be mounted over parts of the container's /proc, whatever links lead there: what is written
+    to /proc/self would not reach the kernel, and masks would hide the wrong files (CVE-2019-16884)."""
+    if os.fstat(target_fd).st_dev == sandbox.proc_device and target not in _PROC_FILES:
+        raise SandboxError(f'"{target}" cannot be mounted because it is inside /proc')
 
 
 def bind(
@@ -234,6 +264,7 @@ def bind(
         else:
             fd = make_file(sandbox.root_fd, target)
         try:
+            _keep_out_of_proc(sandbox, fd, target)
             mnt.attach(tree, fd)
         finally:
             os.close(fd)
@@ -347,7 +378,10 @@ def mask(sandbox: Sandbox, path: str) -> None:
             mnt.mount_at("tmpfs", fd, "tmpfs", mnt.MS_RDONLY, "size=0k,nr_inodes=2")
             return
         if sandbox.null_fd < 0:
-            sandbox.null_fd = open_in_root(sandbox.root_fd, "/dev/null")
+            # the host's: what an image or a volume has at /dev/null may be anything (CVE-2025-31133)
+            sandbox.null_fd = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            if os.fstat(sandbox.null_fd).st_rdev != _NULL:
+                raise SandboxError("/dev/null of the host is not the null device")
         tree = mnt.clone_tree("", False, sandbox.null_fd)
         mnt.attach(tree, fd)
         os.close(tree)
@@ -486,7 +520,13 @@ def oom_score(_: Sandbox, value: int) -> None:
 
 def apparmor(_: Sandbox, profile: str) -> None:
     """The profile that execve switches to (aa_change_onexec)."""
-    cgroup.write("/proc/self/attr/apparmor/exec", f"exec {profile}")
+    fd = os.open("/proc/self/attr/apparmor/exec", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        if mnt.file_system_type(fd) != mnt.PROC_SUPER_MAGIC:
+            raise SandboxError("the container's /proc is not of type proc: its profile cannot be set")
+        os.write(fd, f"exec {profile}".encode())
+    finally:
+        os.close(fd)
 
 
 # --- the process itself -----------------------------------------------------------------------------------

@@ -224,6 +224,3 @@ COMMANDS = {
     "features": _features,
     "spec": _spec,
 }
-
-if __name__ == "__main__":
-    sys.exit(main())

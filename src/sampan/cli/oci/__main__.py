@@ -1,0 +1,9 @@
+"""``python -m sampan.cli.oci``."""
+
+from __future__ import annotations
+
+import sys
+
+from .main import main
+
+sys.exit(main())
