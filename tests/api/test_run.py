@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.docker import Client
+from tests.support.eventually import eventually
 
 BUSYBOX = "busybox:latest"
 
@@ -273,6 +274,22 @@ def test_host_namespaces(docker: Client) -> None:
 def test_pid_namespace_of_another_container(docker: Client, started: Callable[..., str]) -> None:
     other = started(command=("sleep", "98765"))
     assert "sleep 98765" in run(docker, "--pid", f"container:{other}", BUSYBOX, "ps")
+
+
+@pytest.mark.parametrize("shared", ["host", "container"])
+def test_what_a_container_leaves_in_a_shared_pid_namespace_is_killed(
+    docker: Client, started: Callable[..., str], shared: str
+) -> None:
+    mode = "host" if shared == "host" else f"container:{started()}"
+    script = "sleep 300 & cat /proc/$!/environ > /dev/null; echo $!; cut -d' ' -f22 /proc/$!/stat"
+    if shared == "host":
+        pid, birth = run(docker, "--pid", mode, BUSYBOX, "sh", "-c", script).split()
+        stat = Path(f"/proc/{pid}/stat")
+        eventually(lambda: not stat.exists() or stat.read_text().split()[21] != birth, "the child is gone")
+        return
+    docker("run", "--rm", "--pid", mode, BUSYBOX, "sh", "-c", "sleep 4321 & exit 3", code=3)
+    other = mode.partition(":")[2]
+    eventually(lambda: "sleep 4321" not in docker("exec", other, "ps").out, "the child is gone")
 
 
 def test_cidfile(docker: Client, folder: Path) -> None:

@@ -169,7 +169,7 @@ class Monitor:
             _signal.pidfd_send_signal(self.pidfd, 9)
             os.waitpid(self.pid, 0)
         after = self.request.after()
-        cgroup.remove(after["cgroup_dirs"])
+        cgroup.remove(after["cgroup_dirs"], kill=True)
         self._remove_socket(after["run_dir"])
         self.tell(("failed", *failure))
 
@@ -380,7 +380,7 @@ class Monitor:
         for client in self.clients:
             os.close(client.fd)
         self._remove_socket(after["run_dir"])
-        cgroup.remove(after["cgroup_dirs"])
+        cgroup.remove(after["cgroup_dirs"], kill=True)
 
     def _drain(self, fd: int) -> None:
         """What is in the pipe now. Whoever still holds its other end is not waited for."""

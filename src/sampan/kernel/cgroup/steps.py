@@ -72,8 +72,11 @@ def enter(files: list[str], *, missing_ok: bool = False) -> None:
             os.close(descriptor)
 
 
-def remove(dirs: list[str], timeout_s: float = 2.0) -> None:
+def remove(dirs: list[str], timeout_s: float = 2.0, *, kill: bool = False) -> None:
     """Remove groups with what is below them. Idempotent.
+
+    ``kill``: what still lives in them is killed, as the children of a container's first process are that
+    run in the host's or another container's pid namespace.
 
     A group stays busy for moments after its last member was reaped; waits up to ``timeout_s`` for all of
     them together. Raises OSError (EBUSY) when something still lives in one.
@@ -90,6 +93,8 @@ def remove(dirs: list[str], timeout_s: float = 2.0) -> None:
             except OSError as error:
                 if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
                     raise
+                if kill:
+                    _kill_members(path)
                 _remove_children(path)
                 now = time.monotonic()
                 deadline = deadline or now + timeout_s
@@ -97,6 +102,19 @@ def remove(dirs: list[str], timeout_s: float = 2.0) -> None:
                     raise
                 time.sleep(pause_s)
                 pause_s = min(pause_s * 2, 0.05)
+
+
+def _kill_members(path: str) -> None:
+    for directory, _, _ in os.walk(path):
+        try:
+            pids = read(f"{directory}/cgroup.procs").split()
+        except FileNotFoundError:
+            continue  # removed meanwhile
+        for pid in pids:
+            try:
+                os.kill(int(pid), 9)
+            except ProcessLookupError:
+                continue
 
 
 def write(path: str, *texts: str) -> None:
