@@ -22,6 +22,7 @@ from sampan.content.pack import Packer, PackPolicy
 from sampan.content.tree_changes import changes, mount_points
 from sampan.content.unpack import ArchiveLimits
 from sampan.formats.tar import BadTar
+from sampan.kernel.fileflags import spread_directories
 from sampan.kernel.mount import detached_overlay
 
 pytestmark = pytest.mark.root
@@ -543,6 +544,12 @@ def test_changes_against_the_layers(tmp_path: Path) -> None:
         (1, "/new/sub/f"),
     ]
     assert hidden == {b"etc", b"etc/hosts", b"dev", b"dev/pts", b"proc"}
+
+
+def test_flag_for_directories_is_set_where_there_is_one(tmp_path: Path) -> None:
+    first = spread_directories(str(tmp_path))
+    assert spread_directories(str(tmp_path)) == first
+    assert not spread_directories("/proc/self")
 
 
 def test_staged_layer_is_discarded_once(store: LayerStore, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import msgspec
 
 from sampan.base.crashpoints import crash_point
 from sampan.formats.tar_reader import TarReader
+from sampan.kernel.fileflags import spread_directories
 from sampan.kernel.syscalls import check, libc
 
 from .blobs import sync_directory
@@ -60,6 +61,8 @@ class LayerStore:
         # overlayfs needs to walk through them as the container's user; what is inside has its own modes
         os.makedirs(root, mode=0o711, exist_ok=True)
         os.makedirs(temporary, mode=0o700, exist_ok=True)
+        # layers are unpacked there
+        spread_directories(temporary)
 
     def path(self, chain_id: str) -> str:
         """The directory with the layer's files."""
