@@ -322,7 +322,7 @@ async def test_removing_a_running_container_needs_force(engine: Engine) -> None:
     with pytest.raises(Conflict) as refused:
         await engine.containers.remove("web")
     assert refused.value.message == (
-        'cannot remove container "/web": container is running: '
+        'cannot remove container "web": container is running: '
         "stop the container before removing or force remove"
     )
     await engine.containers.remove("web", force=True, volumes=True)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 
 import msgspec
 
-from sampan.base.errors import Conflict, InvalidArgument
+from sampan.base.errors import Conflict, InvalidArgument, SystemFailure
 from sampan.model.container import ContainerConfig, EndpointConfig, HostConfig
 
 from .attach import AttachSession
@@ -15,7 +15,7 @@ from .attachments import Attachments
 from .create import Creator
 from .detach import parse_detach_keys
 from .ledger import Ledger
-from .lifecycle import NotRunning
+from .lifecycle import NotRemovable, NotRunning
 from .listing import ImageMatcher, Listing
 from .logreader import LogReader
 from .registry import Entry
@@ -128,7 +128,12 @@ class Containers:
         if link:
             await self._verbs.reviser.unlink(ref)
             return
-        await self._verbs.remover.remove(self.require(ref), force=force, volumes=volumes)
+        entry = self.require(ref)
+        try:
+            await self._verbs.remover.remove(entry, force=force, volumes=volumes)
+        except (NotRemovable, SystemFailure) as error:
+            error.message = f'cannot remove container "{ref}": {error.message}'
+            raise
 
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> PruneResult:
         return await self._verbs.remover.prune(filters)

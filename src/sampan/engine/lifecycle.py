@@ -161,6 +161,10 @@ class RemovalInProgress(Conflict):
     """Somebody else is removing it."""
 
 
+class NotRemovable(Conflict):
+    """Removal of what runs; the service puts the caller's own name for the container in front."""
+
+
 class NotPaused(SystemFailure):
     """Unpause of what is not paused; Docker answers 500."""
 
@@ -259,7 +263,7 @@ def _stop_asked(life: Life, event: StopAsked, rules: Rules) -> Step:
 
 def _pause(life: Life, rules: Rules) -> Step:
     if life.phase == "paused":
-        raise Conflict(f"container {rules.id} is already paused")
+        raise Conflict(f"Container {rules.id} is already paused")
     if life.phase == "restarting":
         raise restarting_conflict(rules.id)
     if life.phase != "running":
@@ -298,15 +302,10 @@ def _remove(life: Life, rules: Rules) -> Step:
     if life.phase == "removing":
         raise RemovalInProgress(f"removal of container {rules.name} is already in progress")
     if life.phase == "paused":
-        raise Conflict(
-            f'cannot remove container "/{rules.name}": container is paused and must be unpaused first'
-        )
+        raise NotRemovable("container is paused and must be unpaused first")
     if life.phase in (*ALIVE, "starting"):
         status = "running" if life.phase == "starting" else life.phase
-        raise Conflict(
-            f'cannot remove container "/{rules.name}": container is {status}: '
-            "stop the container before removing or force remove"
-        )
+        raise NotRemovable(f"container is {status}: stop the container before removing or force remove")
     return msgspec.structs.replace(life, phase="removing"), ()
 
 

@@ -67,7 +67,7 @@ class Remover:
                 message = f"unable to remove filesystem: {error}"
                 self._ledger.apply(entry, RemoveFailed(message=message))
                 self._ledger.notify_removed(entry, message)
-                raise SystemFailure(f'cannot remove container "/{entry.name}": {message}') from error
+                raise SystemFailure(message) from error
             crash_point("container.remove.files")
             self._attachments.abandon(entry.id)
             self._ledger.delete(entry)

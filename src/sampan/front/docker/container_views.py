@@ -5,6 +5,7 @@ Null, [] and absent differ on purpose: Go clients see no difference, docker-py a
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -214,8 +215,8 @@ def render_network_settings(view: ContainerView, version: int) -> dict[str, Any]
     bridge = networks.get("bridge", {})
     return {
         "Bridge": "",
-        "SandboxID": view.sandbox_key.rpartition("/")[2] if view.sandbox_key else "",
-        "SandboxKey": view.sandbox_key,
+        "SandboxID": sandbox_id(view),
+        "SandboxKey": view.sandbox_key or (f"/proc/{view.state.pid}/ns/net" if view.state.pid else ""),
         "Ports": {
             port: None
             if bindings is None
@@ -239,9 +240,18 @@ def render_network_settings(view: ContainerView, version: int) -> dict[str, Any]
     }
 
 
+def sandbox_id(view: ContainerView) -> str:
+    """Docker's id of a running container's network stack: new at each start. Ours has no other name than
+    its namespace."""
+    if not view.state.pid:
+        return ""
+    return hashlib.sha256(f"{view.record.id} {view.state.started_ns}".encode()).hexdigest()
+
+
 def render_inspect(view: ContainerView, version: int) -> dict[str, Any]:
-    """``GET /containers/{id}/json``."""
+    """``GET /containers/{id}/json``. The generated files are named once they exist."""
     record = view.record
+    started = view.state.started_ns != 0
     result: dict[str, Any] = {
         "Id": record.id,
         "Created": format_ns(record.created_ns),
@@ -249,10 +259,10 @@ def render_inspect(view: ContainerView, version: int) -> dict[str, Any]:
         "Args": record.args,
         "State": render_state(view.state),
         "Image": record.image_id,
-        "ResolvConfPath": view.resolv_conf_path,
-        "HostnamePath": view.hostname_path,
-        "HostsPath": view.hosts_path,
-        "LogPath": view.log_path,
+        "ResolvConfPath": view.resolv_conf_path if started else "",
+        "HostnamePath": view.hostname_path if started else "",
+        "HostsPath": view.hosts_path if started else "",
+        "LogPath": view.log_path if started else "",
         "Name": f"/{record.name}",
         "RestartCount": view.restart_count,
         "Driver": DRIVER,

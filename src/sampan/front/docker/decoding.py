@@ -69,6 +69,8 @@ def decode_any_case(body: bytes, kind: type[T]) -> T:
 
 def _reason(error: BaseException) -> str:
     text = str(error)
+    if text == "Input data was truncated":
+        return "unexpected EOF"
     return f"json: cannot unmarshal: {text}" if isinstance(error, msgspec.ValidationError) else text
 
 

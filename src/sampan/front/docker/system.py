@@ -65,8 +65,9 @@ def info_of_version(facts: dict[str, Any], version: int) -> dict[str, Any]:
                 facts[commit]["Expected"] = facts[commit].get("ID", "")
     if version >= 42:
         facts.pop("KernelMemory", None)
-    if version < 50:
+    if version < 50 or not facts.get("DiscoveredDevices"):
         facts.pop("DiscoveredDevices", None)
+    if version < 50:
         facts["BridgeNfIptables"] = False
         facts["BridgeNfIp6tables"] = False
     return facts
