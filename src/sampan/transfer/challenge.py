@@ -9,7 +9,7 @@ import msgspec
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(rf'({_WORD})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_WORD}))')
-_SCHEME = re.compile(rf"({_WORD})(?:\s+|$)")
+_SCHEME = re.compile(rf"({_WORD})(?:\s+|$|(?=,))")
 
 
 class Challenge(msgspec.Struct, frozen=True, kw_only=True):

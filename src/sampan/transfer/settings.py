@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import ipaddress
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
@@ -72,7 +71,8 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True):
         """The proxy for a URL, "" for none. The daemon's settings come before the environment."""
         parts = urlsplit(url)
         environment = getproxies_environment()
-        host, port = parts.hostname or "", parts.port
+        host = parts.hostname or ""
+        port = parts.port or (443 if parts.scheme == "https" else 80)
         if self._bypasses(host, port, self.no_proxy or environment.get("no", "")):
             return ""
         own = self.https_proxy if parts.scheme == "https" else self.http_proxy
@@ -80,7 +80,7 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True):
         return found if not found or "://" in found else f"http://{found}"
 
     @staticmethod
-    def _bypasses(host: str, port: int | None, rules: str) -> bool:
+    def _bypasses(host: str, port: int, rules: str) -> bool:
         """As Go's httpproxy: names with those below them, addresses, CIDRs, ``*``; never this machine."""
         if host == "localhost" or any(_contains(network, host) for network in _LOOPBACK):
             return True
@@ -89,7 +89,7 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True):
                 return True
             name, colon, wanted = rule.rpartition(":")
             if colon and wanted.isdigit() and "]" not in wanted:
-                if port is not None and int(wanted) != port:
+                if int(wanted) != port:
                     continue
                 rule = name
             if not rule:
@@ -106,14 +106,14 @@ def host_name(host: str) -> str:
 
 
 def mirrors_by_registry(hub: Sequence[str], others: Sequence[str]) -> dict[str, list[str]]:
-    """``registry-mirrors`` are the hub's; ``others`` are ``registry=URL``, ``*`` not allowed.
+    """``registry-mirrors`` are the hub's; ``others`` are ``registry=URL``.
 
     Raises ValueError for what is neither.
     """
     found: dict[str, list[str]] = {HUB: list(hub)} if hub else {}
     for text in others:
         domain, equals, url = text.partition("=")
-        if not equals or not domain or not url or fnmatch.fnmatch(domain, "*[*/]*"):
+        if not (equals and domain and url) or "*" in domain or "/" in domain:
             raise ValueError(f"invalid mirror {text!r}: use registry=URL, such as ghcr.io=https://mirror.lan")
         found.setdefault(domain, []).append(url)
     return found

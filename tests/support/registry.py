@@ -1,0 +1,352 @@
+"""A registry on the loopback address, in memory, that can be made to misbehave and counts what it served."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import hashlib
+import json
+import re
+import ssl
+import threading
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiohttp import web
+from tests.support.images import tar_of
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+_PIECE = 64 << 10
+_NAMES = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|tags)/(?P<rest>.*)")
+
+
+def digest_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+@dataclass
+class Faults:
+    """What goes wrong; tests change it while the registry runs."""
+
+    cut_after_bytes: int = 0
+    """Each answer with a blob breaks off after so many bytes."""
+    stall_after_bytes: int = 0
+    """Each answer with a blob stands still after so many bytes, until :attr:`Registry.released` is set."""
+    no_ranges: bool = False
+    flip_blobs: bool = False
+    """Blobs come with one bit changed."""
+    failures: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    """Statuses and headers of the next answers, whatever is asked for."""
+
+
+class Registry:
+    """``with Registry() as registry``: serves at ``registry.host`` from a thread of its own."""
+
+    def __init__(
+        self,
+        *,
+        users: dict[str, str] | None = None,
+        tokens: bool = False,
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
+        """With ``users`` everything needs a name and password, by way of a token server with ``tokens``."""
+        self.blobs: dict[str, bytes] = {}
+        self.manifests: dict[str, dict[str, tuple[str, bytes]]] = {}
+        self.uploads: dict[str, bytearray] = {}
+        self.linked: set[tuple[str, str]] = set()
+        """Which repository has which blob."""
+        self.requests: list[str] = []
+        self.blob_bytes = 0
+        """Bytes of blobs that were sent."""
+        self.most_at_once = 0
+        """Answers with blobs that were on their way together."""
+        self._open = 0
+        self.faults = Faults()
+        self.stalled = threading.Event()
+        self.released = threading.Event()
+        self._users = users or {}
+        self._tokens: dict[str, str] | None = {} if tokens else None
+        self._certificate = certificate
+        self._port = 0
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    # life
+
+    def __enter__(self) -> Registry:
+        self._thread.start()
+        assert self._ready.wait(10), "the registry does not start"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.released.set()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self._port}"
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._start())
+        self._ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._runner.cleanup())
+        self._loop.close()
+
+    async def _start(self) -> None:
+        self._runner = web.ServerRunner(
+            web.Server(self._handle, access_log=None), handle_signals=False, shutdown_timeout=0.1
+        )
+        await self._runner.setup()
+        context = None
+        if self._certificate is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(*self._certificate)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=context)
+        await site.start()
+        self._port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+
+    # content
+
+    def add_blob(self, name: str, data: bytes) -> dict[str, object]:
+        digest = digest_of(data)
+        self.blobs[digest] = data
+        self.linked.add((name, digest))
+        return {"digest": digest, "size": len(data)}
+
+    def add_manifest(self, name: str, tag: str, data: bytes, media_type: str = OCI_MANIFEST) -> str:
+        digest = digest_of(data)
+        known = self.manifests.setdefault(name, {})
+        known[digest] = (media_type, data)
+        if tag:
+            known[tag] = (media_type, data)
+        return digest
+
+    def add_image(
+        self,
+        name: str,
+        tag: str,
+        layers: list[dict[str, bytes]],
+        *,
+        architecture: str = "amd64",
+        annotations: dict[str, str] | None = None,
+    ) -> str:
+        """An image with the files of each layer, gzipped; the digest of its manifest."""
+        descriptors, diff_ids = [], []
+        for files in layers:
+            plain = tar_of(files)
+            diff_ids.append(digest_of(plain))
+            packed = gzip.compress(plain, 1, mtime=0)
+            descriptors.append({"mediaType": f"{OCI_LAYER}+gzip", **self.add_blob(name, packed)})
+        config = {
+            "architecture": architecture,
+            "os": "linux",
+            "config": {"Cmd": ["sh"]},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+            "history": [{"created_by": "test"} for _ in layers],
+        }
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": {"mediaType": OCI_CONFIG, **self.add_blob(name, json.dumps(config).encode())},
+            "layers": descriptors,
+            "annotations": annotations or {},
+        }
+        return self.add_manifest(name, tag, json.dumps(manifest, indent=1).encode())
+
+    def add_index(self, name: str, tag: str, platforms: dict[str, str]) -> str:
+        """An index of manifests that are there, by ``os/architecture[/variant]``."""
+        entries = []
+        for platform, digest in platforms.items():
+            os_, architecture, *variant = platform.split("/")
+            described = {
+                "os": os_,
+                "architecture": architecture,
+                **({"variant": variant[0]} if variant else {}),
+            }
+            size = len(self.manifests[name][digest][1])
+            entries.append({"mediaType": OCI_MANIFEST, "digest": digest, "size": size, "platform": described})
+        data = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
+        return self.add_manifest(name, tag, data, OCI_INDEX)
+
+    def layers_of(self, name: str, reference: str) -> list[str]:
+        return [layer["digest"] for layer in json.loads(self.manifests[name][reference][1])["layers"]]
+
+    def count(self, method: str, part: str) -> int:
+        """Requests so far whose path contains ``part``."""
+        return sum(line.startswith(f"{method} ") and part in line for line in self.requests)
+
+    # answering
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.requests.append(f"{request.method} {request.path_qs}")
+        if self.faults.failures:
+            status, headers = self.faults.failures.pop(0)
+            return web.Response(status=status, headers=headers)
+        if request.path == "/token":
+            return self._token(request)
+        refusal = self._refusal(request)
+        if refusal is not None:
+            return refusal
+        if request.path in ("/v2", "/v2/"):
+            return web.json_response({})
+        found = _NAMES.fullmatch(request.path)
+        if found is None:
+            return _error(404, "NAME_UNKNOWN", "repository name not known to registry")
+        name, rest = found["name"], found["rest"]
+        if found["kind"] == "tags":
+            return self._tags(request, name)
+        if found["kind"] == "manifests":
+            return await self._manifest(request, name, rest)
+        if rest.startswith("uploads/"):
+            return await self._upload(request, name, rest.removeprefix("uploads/"))
+        return await self._blob(request, name, rest)
+
+    def _refusal(self, request: web.BaseRequest) -> web.Response | None:
+        if not self._users:
+            return None
+        header = request.headers.get("Authorization", "")
+        if self._tokens is None:
+            if self._knows(header):
+                return None
+            challenge = 'Basic realm="test"'
+        else:
+            if header.removeprefix("Bearer ") in self._tokens:
+                return None
+            scheme = "https" if self._certificate else "http"
+            challenge = f'Bearer realm="{scheme}://{self.host}/token",service="test"'
+            found = _NAMES.fullmatch(request.path)
+            if found is not None:
+                challenge += f',scope="repository:{found["name"]}:pull"'
+        return _error(401, "UNAUTHORIZED", "authentication required", {"WWW-Authenticate": challenge})
+
+    def _knows(self, header: str) -> bool:
+        if not header.startswith("Basic "):
+            return False
+        user, _, password = base64.b64decode(header[6:]).decode().partition(":")
+        return self._users.get(user) == password
+
+    def _token(self, request: web.BaseRequest) -> web.Response:
+        assert self._tokens is not None
+        if not self._knows(request.headers.get("Authorization", "")):
+            return _error(401, "UNAUTHORIZED", "incorrect username or password")
+        token = uuid.uuid4().hex
+        self._tokens[token] = request.query.get("scope", "")
+        return web.json_response({"token": token, "expires_in": 300})
+
+    def _tags(self, request: web.BaseRequest, name: str) -> web.Response:
+        if name not in self.manifests:
+            return _error(404, "NAME_UNKNOWN", "repository name not known to registry")
+        tags = sorted(tag for tag in self.manifests[name] if ":" not in tag)
+        last = request.query.get("last", "")
+        page = [tag for tag in tags if tag > last][:2]
+        headers = {}
+        if page and page[-1] != tags[-1]:
+            headers["Link"] = f'</v2/{name}/tags/list?n=2&last={page[-1]}>; rel="next"'
+        return web.json_response({"name": name, "tags": page}, headers=headers)
+
+    async def _manifest(self, request: web.BaseRequest, name: str, reference: str) -> web.Response:
+        if request.method == "PUT":
+            data = await request.read()
+            parsed = json.loads(data)
+            for part in [parsed["config"], *parsed["layers"]]:
+                if (name, part["digest"]) not in self.linked:
+                    return _error(400, "MANIFEST_BLOB_UNKNOWN", part["digest"])
+            digest = self.add_manifest(name, reference, data, request.headers["Content-Type"])
+            return web.Response(status=201, headers={"Docker-Content-Digest": digest})
+        found = self.manifests.get(name, {}).get(reference)
+        if found is None:
+            return _error(404, "MANIFEST_UNKNOWN", "manifest unknown")
+        media_type, data = found
+        headers = {"Content-Type": media_type, "Docker-Content-Digest": digest_of(data)}
+        return web.Response(body=data, headers=headers)
+
+    async def _blob(self, request: web.BaseRequest, name: str, digest: str) -> web.StreamResponse:
+        data = self.blobs.get(digest)
+        if data is None or (name, digest) not in self.linked:
+            return _error(404, "BLOB_UNKNOWN", "blob unknown to registry")
+        if request.method == "HEAD":
+            return web.Response(headers={"Content-Length": str(len(data))})
+        start, status, headers = 0, 200, {}
+        ranged = request.headers.get("Range", "")
+        if ranged and not self.faults.no_ranges:
+            start, status = int(ranged.removeprefix("bytes=").rstrip("-")), 206
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        body = data[start:]
+        if self.faults.flip_blobs:
+            body = bytes((body[0] ^ 1,)) + body[1:]
+        response = web.StreamResponse(status=status, headers=headers)
+        response.content_length = len(body)
+        self._open += 1
+        self.most_at_once = max(self.most_at_once, self._open)
+        try:
+            await response.prepare(request)
+            await self._send(request, response, body)
+        finally:
+            self._open -= 1
+        return response
+
+    async def _send(self, request: web.BaseRequest, response: web.StreamResponse, body: bytes) -> None:
+        faults, sent = self.faults, 0
+        limit = faults.cut_after_bytes or faults.stall_after_bytes or len(body)
+        while sent < min(limit, len(body)):
+            piece = body[sent : min(sent + _PIECE, limit)]
+            await response.write(piece)
+            sent += len(piece)
+            self.blob_bytes += len(piece)
+        if sent == len(body):
+            return
+        if faults.stall_after_bytes:
+            self.stalled.set()
+            await self._loop.run_in_executor(None, self.released.wait, 30)
+        if request.transport is not None:
+            request.transport.close()
+
+    async def _upload(self, request: web.BaseRequest, name: str, session: str) -> web.Response:
+        if request.method == "POST":
+            mount = request.query.get("mount", "")
+            if mount and (request.query.get("from", ""), mount) in self.linked:
+                self.linked.add((name, mount))
+                return web.Response(status=201, headers={"Location": f"/v2/{name}/blobs/{mount}"})
+            session = uuid.uuid4().hex
+            self.uploads[session] = bytearray()
+            return self._accepted(name, session)
+        if session not in self.uploads:
+            return _error(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
+        content = self.uploads[session]
+        ranged = request.headers.get("Content-Range", "")
+        if request.method == "PATCH" and ranged and int(ranged.partition("-")[0]) != len(content):
+            return web.Response(status=416)
+        content += await request.read()
+        if request.method == "PATCH":
+            return self._accepted(name, session)
+        digest = request.query["digest"]
+        data = bytes(self.uploads.pop(session))
+        if digest_of(data) != digest:
+            return _error(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
+        self.add_blob(name, data)
+        return web.Response(status=201, headers={"Location": f"/v2/{name}/blobs/{digest}"})
+
+    def _accepted(self, name: str, session: str) -> web.Response:
+        # with a query of its own, as registries with a state in the URL have
+        location = f"/v2/{name}/blobs/uploads/{session}?state=x"
+        headers = {"Location": location, "Range": f"0-{max(len(self.uploads[session]) - 1, 0)}"}
+        return web.Response(status=202, headers=headers)
+
+
+def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    body = {"errors": [{"code": code, "message": message}]}
+    return web.json_response(body, status=status, headers=headers)
