@@ -126,11 +126,24 @@ class SupervisedProcess:
         except BlockingIOError:
             return
         except ConnectionResetError:
-            # The monitor closed before it had read a message of ours, such as a resize. The error comes
-            # first (net/unix/af_unix.c, unix_release_sock), its last words are still to be read.
+            self._last_words()
             return
         except OSError:
             data = b""
+        self._take(data)
+
+    def _last_words(self) -> None:
+        """The monitor closed before it had read a message of ours, such as a resize. The error comes first
+        (net/unix/af_unix.c, unix_release_sock), what it said before is still to be read; and all of it
+        now, since uvloop calls no reader again after an error on its descriptor."""
+        while self._control.fileno() >= 0:
+            try:
+                data = self._control.recv(_MESSAGE)
+            except OSError:
+                data = b""
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
         if not data:
             self._closed()
             return
