@@ -76,8 +76,7 @@ def render_image(found: ImageInspect, version: int) -> dict[str, Any]:
     elif version < 44:
         result["Created"] = ZERO_TIME
     if version < 45:
-        result["Container"] = ""
-        result["ContainerConfig"] = None
+        result["ContainerConfig"] = dict(_ALWAYS_BEFORE_50)
     result["DockerVersion"] = config.docker_version
     result["Author"] = config.author
     result["Config"] = render_image_config(found.config, version)

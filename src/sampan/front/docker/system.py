@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from sampan.base.errors import InvalidArgument
+from sampan.engine.image_views import ImageSummary
 from sampan.engine.system_views import DiskUsage
 
 from .call import Call
@@ -61,8 +62,8 @@ def info_of_version(facts: dict[str, Any], version: int) -> dict[str, Any]:
     if version < 49:
         facts.pop("FirewallBackend", None)
         for commit in ("ContainerdCommit", "RuncCommit", "InitCommit"):
-            if facts.get(commit) is not None:
-                facts[commit]["Expected"] = facts[commit].get("ID", "")
+            if facts.get(commit) is not None and facts[commit].get("ID"):
+                facts[commit]["Expected"] = facts[commit]["ID"]
     if version >= 42:
         facts.pop("KernelMemory", None)
     if version < 50 or not facts.get("DiscoveredDevices"):
@@ -87,6 +88,11 @@ async def df(call: Call) -> Reply:
     types = df_types(call)
     usage = await call.engine.system.df(types)
     return json_reply(await render_df(call, usage))
+
+
+def _used_image(image: ImageSummary, version: int) -> dict[str, Any]:
+    """As in a list, but that the number of containers was always told here."""
+    return {**render_image_summary(image, version), "Containers": image.containers}
 
 
 async def render_df(call: Call, usage: DiskUsage) -> dict[str, Any]:
@@ -117,7 +123,7 @@ async def render_df(call: Call, usage: DiskUsage) -> dict[str, Any]:
         "LayersSize": usage.layers_size,
         "Images": None
         if usage.images is None
-        else [render_image_summary(image, max(call.version, 51)) for image in usage.images],
+        else [_used_image(image, call.version) for image in usage.images],
         "Containers": containers,
         "Volumes": volumes,
         "BuildCache": usage.build_cache,
