@@ -222,13 +222,16 @@ def test_a_start_that_fails_has_dockers_exit_status(message: str, status: int) -
 def test_a_missing_image_says_how_to_get_one() -> None:
     answers: dict[str, Answer | Handler] = {
         "POST /containers/create": Answer(b'{"message":"No such image: busybox:latest"}', 404),
-        "POST /images/create": Answer(b'{"message":"registries are not implemented"}', 501),
+        "POST /images/create": Answer(
+            b'{"message":"Get \\"https://registry-1.docker.io/v2/\\": connection refused"}', 500
+        ),
     }
     with RecordingServer(answers) as server:
         done = run(server, "run", "busybox")
     assert done.returncode == 125
     text = done.stderr.decode()
     assert text.startswith("Unable to find image 'busybox:latest' locally\n")
+    assert "connection refused" in text
     assert "sampan image bootstrap busybox" in text
     assert "sampan load -i" in text
 

@@ -8,9 +8,7 @@ from sampan.cli.options import BOOL, Command, HelpWanted, Option, Values, parse
 from sampan.cli.session import Session, environment
 
 GLOBALS = (
-    Option(
-        "config", "", "string", "Location of client configuration files (accepted, not used)", hidden=True
-    ),
+    Option("config", "", "string", "Folder with config.json, which has the credentials"),
     Option("context", "c", "string", "Name of a context (accepted, not used)", hidden=True),
     Option("debug", "D", BOOL, "Tell each request to the daemon"),
     Option("host", "H", "string", "Daemon to connect to, unix:///PATH or tcp://HOST:PORT"),
@@ -40,6 +38,7 @@ def take_globals(arguments: list[str]) -> tuple[Session, list[str]]:
         print(f"Sampan version {__version__}")
         return Session(), []
     session = Session(values.text("host"), _tls(values), values.flag("debug"))
+    session.config = values.text("config")
     return session, words or ["help"]
 
 

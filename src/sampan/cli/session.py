@@ -26,9 +26,15 @@ class Session:
         self._address = address
         self._tls = tls
         self.debug = debug
+        self.config = ""
         self._client: Client | None = None
         self._others: list[Client] = []
         self._colours: bool | None = None
+
+    @property
+    def config_folder(self) -> str:
+        """Where Docker's client has its configuration: ``--config``, DOCKER_CONFIG, ``~/.docker``."""
+        return self.config or environment("DOCKER_CONFIG") or environment("HOME") + "/.docker"
 
     @property
     def client(self) -> Client:

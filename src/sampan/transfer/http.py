@@ -142,9 +142,14 @@ async def error_of(response: ClientResponse) -> RegistryRefused:
 
 
 def _reason(error: BaseException) -> str:
+    certificate = getattr(error, "certificate_error", None) or error
+    if isinstance(certificate, ssl.SSLCertVerificationError):
+        return f"tls: failed to verify certificate: {certificate.verify_message}"
     system = getattr(error, "os_error", None) or error
-    if isinstance(system, OSError) and system.errno and system.errno > 0:
-        return os.strerror(system.errno).lower()
+    if isinstance(system, OSError) and system.errno and system.strerror:
+        # a failed look-up has errno's below zero and a text of its own
+        text = os.strerror(system.errno) if system.errno > 0 else system.strerror
+        return text[:1].lower() + text[1:]
     return str(error) or type(error).__name__
 
 

@@ -182,47 +182,48 @@ def commit(session: Session, values: Values, words: list[str]) -> int:
 def pull_image(
     session: Session, image: str, platform: str, *, quiet: bool, to_stderr: bool, everything: bool = False
 ) -> None:
-    """Fetch an image from its registry. Raises Failure, with what to do while there are no registries."""
+    """Fetch an image from its registry. Raises Failure, with what to do when no registry can be reached."""
+    from sampan.cli.commands.registry import auth_headers
     from sampan.cli.progress import follow
 
     repository, tag_name = split_tag(image)
-    if "@" in image:
-        repository, tag_name = image.partition("@")[0], image.partition("@")[2]
-    query = [("fromImage", repository)]
+    tag_name = image.partition("@")[2] or tag_name
+    query = [("fromImage", canonical(repository))]
     if not everything:
         query.append(("tag", tag_name or "latest"))
     if platform:
         query.append(("platform", platform))
+    headers = auth_headers(session, repository)
     try:
-        response = session.client.request("POST", "/images/create", query)
+        response = session.client.request("POST", "/images/create", query, None, headers)
         follow(response, quiet=quiet, to_stderr=to_stderr)
     except Refused as refused:
-        if refused.code != 501:
+        if "https://registry-1.docker.io/" not in refused.reason:
             raise
-        raise Failure(_without_registry(image), 125) from None
+        raise Failure(f"{refused.message}\n\n{_without_registry(image)}", 125) from None
 
 
 def _without_registry(image: str) -> str:
     name = split_tag(familiar(image))[0]
-    recipe = name if name in ("busybox", "debian") else "busybox"
+    recipe = name if name in ("busybox", "debian", "python", "nginx") else "busybox"
     return (
-        f"Cannot fetch {with_tag(image)}: registries are not supported yet.\n"
-        f"Make a base image with 'sampan image bootstrap {recipe}', "
+        f"Without a registry, make a base image with 'sampan image bootstrap {recipe}', "
         "or load one from a file with 'sampan load -i FILE'."
     )
 
 
 def pull(session: Session, values: Values, words: list[str]) -> int:
+    quiet, everything = values.flag("quiet"), values.flag("all-tags")
+    repository, tag_name = split_tag(words[0])
+    if everything and (tag_name or "@" in words[0]):
+        raise Failure("tag can't be used with --all-tags/-a")
+    name = with_tag(words[0])
+    if name != words[0] and not everything and not quiet:
+        print("Using default tag: latest", flush=True)
     pull_image(
-        session,
-        words[0],
-        values.text("platform"),
-        quiet=values.flag("quiet"),
-        to_stderr=False,
-        everything=values.flag("all-tags"),
+        session, words[0], values.text("platform"), quiet=quiet, to_stderr=False, everything=everything
     )
-    if values.flag("quiet"):
-        print(with_tag(words[0]))
+    print(canonical(repository) if everything else canonical(name))
     return 0
 
 
