@@ -189,6 +189,25 @@ def test_input_and_output_flow_at_once() -> None:
     assert done.stdout == data
 
 
+@pytest.mark.parametrize("read", [0, 10, 3_000_000])
+def test_a_process_that_ends_before_its_input_does(read: int) -> None:
+    """However far it has read: its output and status count, the rest of the input is nobody's."""
+
+    def serve(container: Container, connection: socket.socket) -> None:
+        left = read
+        while left > 0:
+            left -= len(connection.recv(min(left, 65536)))
+        connection.sendall(frame(1, b"enough\n"))
+
+    with RecordingServer(Container(serve, status=5).answers()) as server:
+        feeder = subprocess.Popen(["yes"], stdout=subprocess.PIPE)
+        assert feeder.stdout is not None
+        with feeder.stdout as endless:
+            done = run(server, "run", "-i", "busybox", "head", stdin=endless)
+        feeder.wait(timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (5, b"enough\n", b"")
+
+
 def test_exec_sends_what_is_asked_and_answers_the_status() -> None:
     def serve(container: Container, connection: socket.socket) -> None:
         connection.sendall(frame(1, connection.recv(100).upper()))

@@ -96,6 +96,7 @@ class Pump:
         self._raw = RawTerminal()
         self._outgoing = b""
         self._input_open = streams.stdin
+        self._input_polled = False
         self._watched: dict[int, Callable[[], None]] = {}
         self._poll = select.poll()
         self.output_ended = False
@@ -117,13 +118,21 @@ class Pump:
         try:
             self._poll.register(self._connection, select.POLLIN)
             if self._input_open:
-                self._poll.register(0, select.POLLIN)
+                self._listen(wanted=True)
             else:
                 self._connection.half_close()
             while not self.detached and not is_done():
                 self._turn()
         finally:
             self._raw.restore()
+
+    def _listen(self, *, wanted: bool) -> None:
+        """Whether to look at standard input: not at its end, and not while the process is slow to read."""
+        if wanted and not self._input_polled:
+            self._poll.register(0, select.POLLIN)
+        elif self._input_polled and not wanted:
+            self._poll.unregister(0)
+        self._input_polled = wanted
 
     def _turn(self) -> None:
         if not self.output_ended and self._connection.has_pending():
@@ -133,11 +142,13 @@ class Pump:
             if descriptor in self._watched:
                 self._watched[descriptor]()
             elif descriptor == 0:
-                self._read_input()
-            elif events & ~select.POLLOUT:
-                self._read_output()
-            if events & select.POLLOUT and not self.output_ended and descriptor != 0:
-                self._send()
+                if self._input_polled:  # what came before in this round may have ended it
+                    self._read_input()
+            else:
+                if events & ~select.POLLOUT:
+                    self._read_output()
+                if events & select.POLLOUT and not self.output_ended:
+                    self._send()
 
     def _read_output(self) -> None:
         if self.output_ended:
@@ -160,9 +171,8 @@ class Pump:
     def _end_output(self) -> None:
         self.output_ended = True
         self._poll.unregister(self._connection)
-        if self._input_open:
-            self._input_open = False
-            self._poll.unregister(0)
+        self._input_open = False
+        self._listen(wanted=False)
         # Whatever is printed from here on is printed on a normal terminal.
         self._raw.restore()
 
@@ -173,28 +183,23 @@ class Pump:
             data = b""
         if not data:
             self._input_open = False
-            self._poll.unregister(0)
-            if not self._outgoing:
-                self._connection.half_close()
+            self._listen(wanted=False)
+            self._connection.half_close()
             return
         if self._filter is not None:
             data = self._filter.feed(data)
             self.detached = self._filter.detached
-        self._outgoing += data
-        if self._outgoing:
-            self._poll.unregister(0)
+        self._outgoing = data
+        if data:
             self._send()
 
     def _send(self) -> None:
         try:
             self._outgoing = self._outgoing[self._connection.send_some(self._outgoing) :]
         except ConnectionError:
-            self._outgoing = b""  # the process reads no more; its output and exit status still count
-        if self._outgoing:
-            self._poll.modify(self._connection, select.POLLIN | select.POLLOUT)
-            return
-        self._poll.modify(self._connection, select.POLLIN)
-        if self._input_open:
-            self._poll.register(0, select.POLLIN)
-        else:
-            self._connection.half_close()
+            # The process reads no more; its output and its exit status still count.
+            self._outgoing = b""
+            self._input_open = False
+        waiting = bool(self._outgoing)
+        self._poll.modify(self._connection, select.POLLIN | (select.POLLOUT if waiting else 0))
+        self._listen(wanted=self._input_open and not waiting)
