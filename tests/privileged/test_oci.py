@@ -264,6 +264,12 @@ def test_files_that_lxcfs_replaces_may_be_mounted(bundle: Bundle) -> None:
     assert bundle.oci("run", bundle.id).stdout == "1.00 1.00\n"
 
 
+def test_sockets_of_the_caller_are_handed_on(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    bundle.write("sh", "-c", "echo $LISTEN_FDS $LISTEN_PID")
+    assert bundle.oci("run", bundle.id).stdout == "1 1\n"
+
+
 def test_a_passwd_that_never_ends_does_not_hang(bundle: Bundle) -> None:
     passwd = bundle.path / "rootfs/etc/passwd"
     passwd.unlink()

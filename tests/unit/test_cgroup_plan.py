@@ -81,6 +81,7 @@ def test_v2_counts_swap_alone() -> None:
         ("memory.low", str(1 << 24)),
     ]
     assert texts(2, Resources(memory=MemoryLimits(limit=-1, swap=-1)))[0] == ("memory.swap.max", "max")
+    assert texts(2, Resources(memory=MemoryLimits(swap=0))) == [("memory.swap.max", "0")]
     for bad in (MemoryLimits(swap=1 << 26), MemoryLimits(limit=1 << 26, swap=1 << 25)):
         with pytest.raises(InvalidArgument):
             writes(2, Resources(memory=bad))

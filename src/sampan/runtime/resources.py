@@ -211,8 +211,11 @@ def swap_alone(limit: int | None, memory_and_swap: int | None) -> str | None:
         return "max"
     if memory_and_swap == UNLIMITED:
         return "max"
-    if not memory_and_swap:
+    if memory_and_swap is None:
         return None
+    if memory_and_swap == 0:
+        # none at all; beside a limit 0 is Go's "not set"
+        return None if limit else "0"
     if not limit or limit == UNLIMITED:
         raise InvalidArgument("unable to set swap limit without memory limit")
     if memory_and_swap < limit:

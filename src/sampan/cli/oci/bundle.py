@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from sampan.kernel.capabilities import NUMBERS
-from sampan.model.oci import DeviceRule, Resources, RuntimeSpec
+from sampan.model.oci import DeviceRule, Process, Resources, RuntimeSpec
 
 from .errors import InvalidBundle
 
@@ -71,7 +71,19 @@ def complete(spec: RuntimeSpec, bundle: str, container_id: str, *, systemd: bool
     if sets is not None:
         for names in (sets.bounding, sets.effective, sets.permitted, sets.inheritable, sets.ambient):
             check_capabilities(names)
-    return msgspec.structs.replace(spec, root=root, linux=linux, mounts=mounts)
+    process = with_sockets(spec.process)
+    return msgspec.structs.replace(spec, root=root, linux=linux, mounts=mounts, process=process)
+
+
+def with_sockets(process: Process) -> Process:
+    """Socket activation (sd_listen_fds(3)): the variables of the caller, for a process that will be 1."""
+    count = os.environ.get("LISTEN_FDS", "")
+    if not count:
+        return process
+    given = [f"LISTEN_FDS={count}", "LISTEN_PID=1"]
+    if names := os.environ.get("LISTEN_FDNAMES"):
+        given.append(f"LISTEN_FDNAMES={names}")
+    return msgspec.structs.replace(process, env=[*process.env, *given])
 
 
 def _cgroups_path(path: str, container_id: str, systemd: bool) -> str:
