@@ -227,10 +227,17 @@ def test_client_killed_at_any_moment(client: Client, name: str, phase: int) -> N
 
 
 def test_half_a_request_is_no_harm(victim: Daemon, client: Client) -> None:
-    for data in (b"", b"GET", b"POST /containers/create HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"):
+    client("create", "--name", "half", BUSYBOX, "true")
+    tail = b" HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
+    create, copy = b"POST /containers/create" + tail, b"PUT /containers/half/archive?path=/tmp" + tail
+    client("ps")
+    descriptors = Path(f"/proc/{victim.pid}/fd")
+    before = len(list(descriptors.iterdir()))
+    for data in (b"", b"GET", create, copy):
         with socket.socket(socket.AF_UNIX) as half:
             half.connect(victim.socket)
             half.sendall(data)
+    eventually(lambda: len(list(descriptors.iterdir())) <= before, "connections and mounts are closed")
     assert client.line("ps", "-q") == ""
 
 

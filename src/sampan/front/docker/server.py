@@ -84,6 +84,9 @@ class Connection(RequestHandler):
             return None
         if self._watchers:
             return None
+        request = self._current_request
+        if request is not None and not request.content.is_eof():
+            return None  # the rest of the body will never come: who waits for it is told by the end
         self._close = True
         return True
 
