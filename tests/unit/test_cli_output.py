@@ -322,3 +322,21 @@ def test_bash_completes_with_the_script(
 def test_the_reference_page_is_current() -> None:
     page = (ROOT / "docs" / "cli.md").read_text()
     assert page == reference(), "run: python -m sampan.cli.reference > docs/cli.md"
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["rm", "nope"], 1),
+        (["rm", "-f", "nope"], 0),
+        (["rm", "-f", "nope", "other"], 0),
+        (["rmi", "-f", "nope"], 0),
+        (["network", "rm", "-f", "nope"], 0),
+        (["stop", "nope", "other"], 1),
+    ],
+)
+def test_force_forgives_what_is_not_there(
+    words: list[str], status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shown(words, {}, monkeypatch) == status
+    assert capsys.readouterr().out == ""

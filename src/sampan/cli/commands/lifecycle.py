@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.cli.failure import Failure
+from sampan.cli.failure import Failure, Refused
 from sampan.cli.http import Response
 from sampan.cli.options import BOOL, INT, STRING, Command, Option, Values
 from sampan.cli.session import Session
@@ -14,26 +14,37 @@ if TYPE_CHECKING:
 _LIMIT = 50  # requests under way at once
 
 
-def for_each(session: Session, names: list[str], act: Callable[[str], None]) -> int:
-    """``act`` on every name, the names of the successes printed, the failures told at once."""
+def for_each(session: Session, names: list[str], act: Callable[[str], None], forgiven: int = 0) -> int:
+    """``act`` on every name, the names of the successes printed, the failures told at once. A refusal with
+    the HTTP status ``forgiven`` is told, too, but does not count."""
     status = 0
     for name in names:
         try:
             act(name)
         except Failure as failure:
             session.warn(failure.message)
-            status = failure.status or 1
+            if not (isinstance(failure, Refused) and failure.code == forgiven):
+                status = failure.status or 1
         else:
             print(name, flush=True)
     return status
 
 
 def _each_at_once(
-    session: Session, names: list[str], method: str, path: str, query: list[tuple[str, str]]
+    session: Session,
+    names: list[str],
+    method: str,
+    path: str,
+    query: list[tuple[str, str]],
+    forgiven: int = 0,
 ) -> int:
     """One request per name, all under way together (a stop may take its ten seconds), told in order."""
     if len(names) == 1:
-        return for_each(session, names, lambda name: _request(session, method, path.format(name), query))
+
+        def act(name: str) -> None:
+            _request(session, method, path.format(name), query)
+
+        return for_each(session, names, act, forgiven)
     from threading import Thread
 
     problems: dict[str, Failure | None] = {}
@@ -60,7 +71,7 @@ def _each_at_once(
         if problem := problems[name]:
             raise problem
 
-    return for_each(session, names, tell)
+    return for_each(session, names, tell, forgiven)
 
 
 def _request(session: Session, method: str, path: str, query: list[tuple[str, str]]) -> None:
@@ -106,7 +117,9 @@ def remove(session: Session, values: Values, words: list[str]) -> int:
     names = [name.strip("/") for name in words]
     if not all(names):
         raise Failure("container name cannot be empty")
-    return _each_at_once(session, names, "DELETE", "/containers/{}", query)
+    # With --force a container that is not there is as wanted, though worth a word.
+    forgiven = 404 if values.flag("force") else 0
+    return _each_at_once(session, names, "DELETE", "/containers/{}", query, forgiven)
 
 
 def rename(session: Session, values: Values, words: list[str]) -> int:
