@@ -61,7 +61,7 @@ class ContainerRoots:
         )
 
     def _lower(self, record: Container) -> list[str]:
-        return [self._layout.layer(chain_id) for chain_id in reversed(record.layer_ids)]
+        return self._layout.lower(record.layer_ids)
 
     def with_changes(self, record: Container, action: Callable[[int, int], Result]) -> Result:
         """Call ``action`` with descriptors of the upper directory and of the image (-1: it has no layers)."""

@@ -156,7 +156,7 @@ class Launcher:
         facts = LaunchFacts(
             run_dir=layout.run_dir(record.id),
             container_dir=layout.container(record.id),
-            lower=[layout.layer(chain_id) for chain_id in reversed(record.layer_ids)],
+            lower=layout.lower(record.layer_ids),
             upper=layout.upper(record.id),
             work=layout.work(record.id),
             log_path=layout.log(record.id),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 
 class Layout:
@@ -40,6 +41,17 @@ class Layout:
     def layer(self, chain_id: str) -> str:
         """The directory that overlayfs stacks."""
         return f"{self.layers}/{chain_id.removeprefix('sha256:')}/diff"
+
+    def mount_points(self, chain_id: str) -> str:
+        """Beside an image's topmost layer: what every container of it has something mounted on."""
+        return f"{self.layers}/{chain_id.removeprefix('sha256:')}/init"
+
+    def lower(self, layer_ids: Sequence[str]) -> list[str]:
+        """What a container's own changes are stacked on, topmost first; ``layer_ids`` are bottom first."""
+        if not layer_ids:
+            return []
+        layers = [self.layer(chain_id) for chain_id in reversed(layer_ids)]
+        return [self.mount_points(layer_ids[-1]), *layers]
 
     def run_dir(self, container_id: str) -> str:
         return f"{self.running}/{container_id}"

@@ -44,6 +44,7 @@ from sampan.volumes.local import LocalDriver
 from .collaborators import ImageSource
 from .events import Events
 from .layout import Layout
+from .mountpoints import provide_mount_points
 from .registry import Registry
 from .volumes import Volumes
 
@@ -87,6 +88,8 @@ class MountResolver:
         Volumes that do not exist are made, and filled from the image while they are empty. Raises
         InvalidMount, DuplicateMount, InvalidVolume; then no volume is left that was made here.
         """
+        if image is not None:
+            provide_mount_points(self._layout, image.chain_ids)
         points = self._inherited(host)
         points.update(self._requested(host))
         points.update(_declared(config, host, points))
@@ -210,6 +213,7 @@ class MountResolver:
         be ``/proc/<pid>/fd/<n>`` of this process. An image mount's source is its layer directories, topmost
         first, joined by colons. Raises InvalidMount, NotFound, VolumeNotMounted; then nothing is held.
         """
+        provide_mount_points(self._layout, record.layer_ids)
         if not record.mounts:
             return []
         covered = record.host.tmpfs or {}

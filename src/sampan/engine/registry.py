@@ -115,7 +115,7 @@ def _make_view(entry: Entry, layout: Layout) -> ContainerView:
         resolv_conf_path=layout.resolv_conf(id_),
         sandbox_key=run.sandbox_key if run is not None else "",
         graph={
-            "LowerDir": ":".join(layout.layer(chain_id) for chain_id in reversed(record.layer_ids)),
+            "LowerDir": ":".join(layout.lower(record.layer_ids)),
             "MergedDir": merged,
             "UpperDir": layout.upper(id_),
             "WorkDir": layout.work(id_),
