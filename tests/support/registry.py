@@ -260,7 +260,7 @@ class Registry:
 
     async def _manifest(self, request: web.BaseRequest, name: str, reference: str) -> web.Response:
         if request.method == "PUT":
-            data = await request.read()
+            data = await _body(request)
             parsed = json.loads(data)
             for part in [parsed["config"], *parsed["layers"]]:
                 if (name, part["digest"]) not in self.linked:
@@ -330,7 +330,7 @@ class Registry:
         ranged = request.headers.get("Content-Range", "")
         if request.method == "PATCH" and ranged and int(ranged.partition("-")[0]) != len(content):
             return web.Response(status=416)
-        content += await request.read()
+        content += await _body(request)
         if request.method == "PATCH":
             return self._accepted(name, session)
         digest = request.query["digest"]
@@ -345,6 +345,14 @@ class Registry:
         location = f"/v2/{name}/blobs/uploads/{session}?state=x"
         headers = {"Location": location, "Range": f"0-{max(len(self.uploads[session]) - 1, 0)}"}
         return web.Response(status=202, headers=headers)
+
+
+async def _body(request: web.BaseRequest) -> bytes:
+    """All of it; aiohttp's own reading has a limit."""
+    parts = []
+    while chunk := await request.content.readany():
+        parts.append(chunk)
+    return b"".join(parts)
 
 
 def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:

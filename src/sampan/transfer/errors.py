@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.base.errors import InvalidArgument, SampanError, SystemFailure, Unauthorized
+from sampan.base.errors import InvalidArgument, SampanError, SystemFailure
 
 DENIED = "DENIED"
 MANIFEST_UNKNOWN = "MANIFEST_UNKNOWN"
@@ -21,16 +21,16 @@ _BY_STATUS = {
 
 
 class RegistryRefused(SystemFailure):
-    """An error answer. ``code`` is one of distribution-spec's "Error Codes", ``status`` HTTP's."""
+    """An error answer. ``code`` is one of distribution-spec's "Error Codes", ``status`` HTTP's.
+
+    Also for 401 of a kind that becomes no 401 of ours: ``docker pull`` would ask for a password then, and
+    wait for ever where nobody types one.
+    """
 
     def __init__(self, status: int, code: str, detail: str) -> None:
         super().__init__(f"{code.lower().replace('_', ' ')}: {detail}")
         self.status = status
         self.code = code
-
-
-class RegistryUnauthorized(Unauthorized, RegistryRefused):
-    """Credentials are missing, or the registry does not accept them."""
 
 
 class NoCredentials(RegistryRefused):
@@ -65,5 +65,4 @@ class NoMatchingPlatform(SampanError):
 def refused(status: int, code: str = "", detail: str = "") -> RegistryRefused:
     """The error of an answer; what it does not say is filled in from its status."""
     usual_code, usual_detail = _BY_STATUS.get(status, (UNKNOWN, f"unexpected status {status}"))
-    kind = RegistryUnauthorized if status == 401 else RegistryRefused
-    return kind(status, code or usual_code, detail or usual_detail)
+    return RegistryRefused(status, code or usual_code, detail or usual_detail)

@@ -6,8 +6,10 @@ import asyncio
 import ipaddress
 import socket
 
+from sampan.base.errors import Unauthorized
+
 from .credentials import NOBODY, Credentials
-from .errors import RegistryRefused, RegistryUnauthorized
+from .errors import RegistryRefused
 from .http import Http
 from .registry import Registry
 from .repository import Repository
@@ -16,7 +18,9 @@ from .settings import HUB, HUB_ADDRESS, RegistrySettings, host_name
 _HUB_NAMES = (HUB, HUB_ADDRESS, "index.docker.io", "registry.hub.docker.com", "")
 
 
-class LoginFailed(RegistryUnauthorized):
+class LoginFailed(Unauthorized, RegistryRefused):
+    """The registry does not accept the name and password."""
+
     def __init__(self, url: str, status: int, detail: str) -> None:
         super().__init__(status, "UNAUTHORIZED", detail)
         self.message = f"login attempt to {url} failed with status: {status} {detail}"
