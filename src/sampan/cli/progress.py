@@ -1,5 +1,5 @@
 """Progress streams of load, import, bootstrap and pull: on a terminal one line per object, changing in
-place; otherwise each new status once."""
+place; otherwise each new status once, without those that are only a bar, as Docker's client has it."""
 
 from __future__ import annotations
 
@@ -53,6 +53,8 @@ class Board:
         bar = _bar(message.get("progressDetail") or {})
         if not self._in_place:
             # A log wants to know what began and ended, not every percent of it.
+            if bar:
+                return
             if self._last.get(name) != status or not name:
                 self._last[name] = status
                 self._out.write(status + "\n")

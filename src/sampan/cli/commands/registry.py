@@ -75,7 +75,7 @@ def login(session: Session, values: Values, words: list[str]) -> int:
     if token:
         wanted = Login(server, wanted.user, "", token)
     if (known is None or token) and not store.save(wanted):
-        session.warn(f"The credentials are stored unencrypted in {store.path}")
+        session.warn(f"WARNING! Your credentials are stored unencrypted in {store.path}")
     print(answer.get("Status") or "Login Succeeded")
     return 0
 
