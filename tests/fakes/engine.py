@@ -8,28 +8,28 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from sampan.engine.attachments import Attachments
 from sampan.engine.collaborators import LaunchFacts
-from sampan.engine.connections import Connections
-from sampan.engine.containers import Containers, Verbs
-from sampan.engine.create import Creator
-from sampan.engine.defaults import EngineDefaults
+from sampan.engine.container.connections import Connections
+from sampan.engine.container.containers import Containers, Verbs
+from sampan.engine.container.create import Creator
+from sampan.engine.container.defaults import EngineDefaults
+from sampan.engine.container.health import HealthMonitors
+from sampan.engine.container.launcher import Launcher
+from sampan.engine.container.layout import Layout
+from sampan.engine.container.ledger import Ledger
+from sampan.engine.container.recovery import Host, Recovery
+from sampan.engine.container.registry import NoSuchContainer, Registry
+from sampan.engine.container.remove import Remover
+from sampan.engine.container.revise import Reviser
+from sampan.engine.container.stop import Stopper
+from sampan.engine.container.supervision import Supervision
+from sampan.engine.container.top import Top
+from sampan.engine.container.views import ExecConfig
 from sampan.engine.events import Events, EventStream
-from sampan.engine.execs import Execs
-from sampan.engine.health import HealthMonitors
-from sampan.engine.launcher import Launcher
-from sampan.engine.layout import Layout
-from sampan.engine.ledger import Ledger
 from sampan.engine.locks import KeyedLocks
-from sampan.engine.logreader import LogReader
-from sampan.engine.recovery import Host, Recovery
-from sampan.engine.registry import NoSuchContainer, Registry
-from sampan.engine.remove import Remover
-from sampan.engine.revise import Reviser
-from sampan.engine.stop import Stopper
-from sampan.engine.supervision import Supervision
-from sampan.engine.top import Top
-from sampan.engine.views import ExecConfig
+from sampan.engine.streams.attachments import Attachments
+from sampan.engine.streams.execs import Execs
+from sampan.engine.streams.logreader import LogReader
 from sampan.model.container import (
     Container,
     ContainerConfig,

@@ -17,8 +17,8 @@ from sampan.content.images import ImageStore
 from sampan.content.layers import LayerStore
 from sampan.content.streams import Workers
 from sampan.engine.events import Events
-from sampan.engine.image_users import ImageUser
-from sampan.engine.images import Images
+from sampan.engine.image.images import Images
+from sampan.engine.image.users import ImageUser
 from sampan.kernel.mount import detached
 from sampan.store.db import Database
 

@@ -11,14 +11,14 @@ import msgspec
 import pytest
 
 from sampan.base.errors import NotFound, SystemFailure
+from sampan.engine.container.layout import Layout
+from sampan.engine.container.lifecycle import Life
+from sampan.engine.container.registry import Entry, Registry
 from sampan.engine.events import Events
+from sampan.engine.files.mounts import DuplicateMount, MountResolver
+from sampan.engine.files.volumes import NoSuchVolume, NoSuchVolumeDriver, VolumeInUse, Volumes
 from sampan.engine.filters import InvalidFilter
-from sampan.engine.layout import Layout
-from sampan.engine.lifecycle import Life
 from sampan.engine.locks import KeyedLocks
-from sampan.engine.mounts import DuplicateMount, MountResolver
-from sampan.engine.registry import Entry, Registry
-from sampan.engine.volumes import NoSuchVolume, NoSuchVolumeDriver, VolumeInUse, Volumes
 from sampan.formats.bind import InvalidMount
 from sampan.kernel import mountinfo
 from sampan.model.container import (

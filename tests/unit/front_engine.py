@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from sampan.base.errors import NotFound
+from sampan.engine.container.views import ContainerView, EndpointView, StateView, WaitResult
 from sampan.engine.events import Events
-from sampan.engine.views import ContainerView, EndpointView, StateView, WaitResult
 from sampan.front.docker.services import Engine
 from sampan.model.container import (
     Container,

@@ -24,9 +24,9 @@ from sampan.content.layers import LayerStore
 from sampan.content.streams import Workers
 from sampan.content.unpack import ArchiveLimits
 from sampan.engine.events import Events
-from sampan.engine.image_transfer import ImageTransfer
-from sampan.engine.image_users import ImageUser
-from sampan.engine.images import Images
+from sampan.engine.image.images import Images
+from sampan.engine.image.transfer import ImageTransfer
+from sampan.engine.image.users import ImageUser
 from sampan.model.image import ImageConfig
 from sampan.store.db import Database
 

@@ -19,8 +19,8 @@ from sampan.base.errors import (
     ResourceExhausted,
     SystemFailure,
 )
-from sampan.engine.launcher import StartRejected
-from sampan.engine.views import HostConfigUpdate
+from sampan.engine.container.launcher import StartRejected
+from sampan.engine.container.views import HostConfigUpdate
 from sampan.model.container import (
     ContainerConfig,
     HostConfig,
@@ -310,7 +310,7 @@ async def test_a_full_disk_fails_the_start_clearly(engine: Engine, monkeypatch: 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sampan.engine.netfiles._write", full)
+    monkeypatch.setattr("sampan.engine.container.netfiles._write", full)
     with pytest.raises(SystemFailure, match="No space left on device"):
         await engine.containers.start("web")
     assert engine.networks.connected == {}

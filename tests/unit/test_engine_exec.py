@@ -11,8 +11,7 @@ from tests.fakes.engine import Engine
 from tests.fakes.runtime import FakeProcess
 
 from sampan.base.errors import Conflict, InvalidArgument, NotFound, SystemFailure
-from sampan.engine.execs import ExecRejected, ProbeOutput, Unframer
-from sampan.engine.health import (
+from sampan.engine.container.health import (
     HealthState,
     format_duration,
     next_state,
@@ -20,7 +19,8 @@ from sampan.engine.health import (
     timeout_output,
     wait_ns,
 )
-from sampan.engine.views import ExecConfig
+from sampan.engine.container.views import ExecConfig
+from sampan.engine.streams.execs import ExecRejected, ProbeOutput, Unframer
 from sampan.formats.stdcopy import STDERR, STDOUT, frame
 from sampan.model.container import ContainerConfig, HealthConfig, HealthResult
 from sampan.runtime.errors import StartFailed

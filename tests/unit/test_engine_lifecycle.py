@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampan.base.errors import SampanError
-from sampan.engine.lifecycle import (
+from sampan.engine.container.lifecycle import (
     ALIVE,
     FIRST_DELAY_NS,
     LONGEST_DELAY_NS,

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from tests.fakes.engine import Engine
 
 from sampan.base.errors import InvalidArgument, NotFound
-from sampan.engine.detach import DEFAULT_KEYS, DetachFilter, parse_detach_keys
+from sampan.engine.container.signals import parse_signal
+from sampan.engine.container.top import parse_ps, process_row
 from sampan.engine.events import KEPT, Events
 from sampan.engine.filters import InvalidFilter, parse_duration_ns, parse_moment_ns
 from sampan.engine.locks import KeyedLocks, LockOrderViolation
-from sampan.engine.signals import parse_signal
-from sampan.engine.top import parse_ps, process_row
+from sampan.engine.streams.detach import DEFAULT_KEYS, DetachFilter, parse_detach_keys
 from sampan.model.container import ContainerConfig, MountPoint, PortBinding
 from sampan.model.event import Event
 

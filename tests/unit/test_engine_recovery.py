@@ -151,7 +151,7 @@ async def test_killed_at(engine: Engine, point: str, verb: str, monkeypatch: pyt
             raise Died
 
     for module in ("create", "launcher", "supervision", "remove"):
-        monkeypatch.setattr(f"sampan.engine.{module}.crash_point", die)
+        monkeypatch.setattr(f"sampan.engine.container.{module}.crash_point", die)
     died = await play(engine, verb)
     assert died, "the crash point was not passed"
     monkeypatch.undo()

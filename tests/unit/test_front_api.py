@@ -143,6 +143,15 @@ async def test_unknown_path(api: Api, target: str) -> None:
     assert await api.json("GET", target) == (404, {"message": "page not found"})
 
 
+@pytest.mark.parametrize("text", ["[" * 50_000, "%ff", "1", '["a"]'])
+async def test_filters_that_are_none(api: Api, text: str) -> None:
+    assert await api.json("GET", f"/containers/json?filters={text}") == (400, {"message": "invalid filter"})
+
+
+async def test_absolute_form_of_a_target(api: Api) -> None:
+    assert (await api.ask("GET", "http://docker/_ping")).status == 200
+
+
 async def test_wrong_method_is_an_unknown_path(api: Api) -> None:
     assert (await api.json("PUT", "/containers/json"))[0] == 404
 
@@ -380,7 +389,7 @@ async def test_list_follows_changes(api: Api) -> None:
 
 
 async def test_wait_answers_its_head_before_the_end(api: Api) -> None:
-    from sampan.engine.views import WaitResult
+    from sampan.engine.container.views import WaitResult
 
     reader, writer = await api.connect()
     writer.write(b"POST /v1.51/containers/x/wait?condition=next-exit HTTP/1.1\r\nHost: d\r\n\r\n")

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from front_engine import CREATED_NS, make_view
 
-from sampan.engine.image_views import ImageInspect, ImageSummary
-from sampan.engine.views import StateView
+from sampan.engine.container.views import StateView
+from sampan.engine.image.views import ImageInspect, ImageSummary
 from sampan.front.docker.container_views import (
     SummaryCache,
     render_command,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from sampan.base.errors import InvalidArgument
-from sampan.engine.endpoints import require_usable
-from sampan.engine.layout import Layout
-from sampan.engine.netfiles import DnsDefaults, NetworkFiles, ResolverSource
+from sampan.engine.container.layout import Layout
+from sampan.engine.container.netfiles import DnsDefaults, NetworkFiles, ResolverSource
+from sampan.engine.network.endpoints import require_usable
 from sampan.model.container import (
     Container,
     ContainerConfig,

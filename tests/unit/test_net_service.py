@@ -8,7 +8,7 @@ import pytest
 
 from sampan.base.errors import Conflict, Forbidden, InvalidArgument, NotFound, NotImplementedYet
 from sampan.engine.events import Events
-from sampan.engine.networks import NetworkRequest, Networks
+from sampan.engine.network.networks import NetworkRequest, Networks
 from sampan.model.container import Endpoint, EndpointConfig, PortBinding
 from sampan.model.network import IPAMPool
 from sampan.net.networks import bindings_of, requests_of

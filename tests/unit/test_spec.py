@@ -9,13 +9,13 @@ import msgspec
 import pytest
 
 from sampan.base.errors import FailedPrecondition, InvalidArgument
-from sampan.engine import devices, security_options
 from sampan.engine.collaborators import LaunchFacts
-from sampan.engine.hostfacts import HostFacts, kernel_version, parse_cpu_list
-from sampan.engine.logsink import log_sink
-from sampan.engine.rootmounts import tmpfs_options
-from sampan.engine.spec import MASKED_PATHS, Specs, SpecSettings
-from sampan.engine.views import ExecConfig
+from sampan.engine.container.views import ExecConfig
+from sampan.engine.spec import devices, security_options
+from sampan.engine.spec.hostfacts import HostFacts, kernel_version, parse_cpu_list
+from sampan.engine.spec.rootmounts import tmpfs_options
+from sampan.engine.spec.spec import MASKED_PATHS, Specs, SpecSettings
+from sampan.engine.streams.logsink import log_sink
 from sampan.model.container import (
     BindOptions,
     Container,

@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sampan.engine import stats as stats_module
-from sampan.engine.lifecycle import Life
-from sampan.engine.registry import Entry, Registry
-from sampan.engine.stats import Stats, interface_counters, system_cpu
-from sampan.engine.system import os_release
+from sampan.engine.container.lifecycle import Life
+from sampan.engine.container.registry import Entry, Registry
+from sampan.engine.host import stats as stats_module
+from sampan.engine.host.stats import Stats, interface_counters, system_cpu
+from sampan.engine.host.system import os_release
 from sampan.kernel.cgroup.layout import Layout
 from sampan.kernel.cgroup.usage import NO_LIMIT, read_usage
 from sampan.model.container import Container, ContainerConfig, EndpointConfig, ExitRecord, HostConfig

@@ -19,12 +19,12 @@ CLASS_METHODS = 20
 EXCEPTIONS: dict[str, str] = {
     "src/sampan/content/images.py:ImageStore": "short look-ups and changes over one transaction",
     "src/sampan/content/unpack.py:TreeWriter": "one method for each kind of entry in an archive",
-    "src/sampan/engine/containers.py:Containers": "Docker's verbs, each a line that calls its module",
-    "src/sampan/engine/volumes.py:Volumes": "Docker's verbs and what containers need of volumes",
+    "src/sampan/engine/container/containers.py:Containers": "Docker's verbs, each a line to its module",
+    "src/sampan/engine/files/volumes.py:Volumes": "Docker's verbs and what containers need of volumes",
     "src/sampan/runtime/monitor.py:Monitor": "one loop, a handler for each thing it can hear",
 }
 BROAD_EXCEPTS: dict[str, str] = {
-    "src/sampan/engine/supervision.py:_launch": "recorded in the container, then raised again by start()",
+    "src/sampan/engine/container/supervision.py:_launch": "recorded, then raised again by start()",
     "src/sampan/front/docker/app.py:handle": "the one place where an unknown error becomes a 500 with an id",
     "src/sampan/kernel/fsview.py:in_view": "raised again in the caller's thread",
     "src/sampan/kernel/fsview.py:run": "raised again in the caller's thread",

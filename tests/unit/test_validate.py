@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from sampan.base.errors import InvalidArgument
-from sampan.engine.hostfacts import HostFacts
-from sampan.engine.validate import Validator
+from sampan.engine.spec.hostfacts import HostFacts
+from sampan.engine.spec.validate import Validator
 from sampan.model.container import (
     ContainerConfig,
     HealthConfig,

@@ -18,45 +18,45 @@ from sampan.content.blobs import BlobStore
 from sampan.content.images import ImageStore
 from sampan.content.layers import LayerStore
 from sampan.content.streams import Workers
-from sampan.engine import hostfacts
-from sampan.engine.archive import Archive
-from sampan.engine.attachments import Attachments
-from sampan.engine.commit import Commits
-from sampan.engine.connections import Connections
-from sampan.engine.container_root import ContainerRoots
-from sampan.engine.containers import Containers, Verbs
-from sampan.engine.create import Creator
-from sampan.engine.defaults import EngineDefaults
+from sampan.engine.container.connections import Connections
+from sampan.engine.container.containers import Containers, Verbs
+from sampan.engine.container.create import Creator
+from sampan.engine.container.defaults import EngineDefaults
+from sampan.engine.container.health import HealthMonitors
+from sampan.engine.container.launcher import Launcher
+from sampan.engine.container.layout import Layout
+from sampan.engine.container.ledger import Ledger
+from sampan.engine.container.netfiles import DnsDefaults
+from sampan.engine.container.recovery import Host, Recovery
+from sampan.engine.container.registry import Registry
+from sampan.engine.container.remove import Remover
+from sampan.engine.container.revise import Reviser
+from sampan.engine.container.stop import Stopper
+from sampan.engine.container.supervision import Supervision
+from sampan.engine.container.top import Top
 from sampan.engine.events import Events
-from sampan.engine.execs import Execs
-from sampan.engine.health import HealthMonitors
-from sampan.engine.image_users import RegistryUsers
-from sampan.engine.images import Images
-from sampan.engine.launcher import Launcher
-from sampan.engine.layout import Layout
-from sampan.engine.ledger import Ledger
+from sampan.engine.files.archive import Archive
+from sampan.engine.files.container_root import ContainerRoots
+from sampan.engine.files.mounts import MountResolver
+from sampan.engine.files.volumes import Volumes
+from sampan.engine.host.stats import Stats
+from sampan.engine.host.system import System
+from sampan.engine.host.system_views import SystemSettings
+from sampan.engine.image.commit import Commits
+from sampan.engine.image.images import Images
+from sampan.engine.image.pull import Puller
+from sampan.engine.image.push import Pusher
+from sampan.engine.image.transfers import Transfers
+from sampan.engine.image.users import RegistryUsers
 from sampan.engine.locks import KeyedLocks
-from sampan.engine.logreader import Follow, LogReader
-from sampan.engine.membership import Membership
-from sampan.engine.mounts import MountResolver
-from sampan.engine.netfiles import DnsDefaults
-from sampan.engine.networks import Networks
-from sampan.engine.pull import Puller
-from sampan.engine.push import Pusher
-from sampan.engine.recovery import Host, Recovery
-from sampan.engine.registry import Registry
-from sampan.engine.remove import Remover
-from sampan.engine.revise import Reviser
-from sampan.engine.spec import Specs, SpecSettings
-from sampan.engine.stats import Stats
-from sampan.engine.stop import Stopper
-from sampan.engine.supervision import Supervision
-from sampan.engine.system import System
-from sampan.engine.system_views import SystemSettings
-from sampan.engine.top import Top
-from sampan.engine.transfers import Transfers
-from sampan.engine.validate import Validator
-from sampan.engine.volumes import Volumes
+from sampan.engine.network.membership import Membership
+from sampan.engine.network.networks import Networks
+from sampan.engine.spec import hostfacts
+from sampan.engine.spec.spec import Specs, SpecSettings
+from sampan.engine.spec.validate import Validator
+from sampan.engine.streams.attachments import Attachments
+from sampan.engine.streams.execs import Execs
+from sampan.engine.streams.logreader import Follow, LogReader
 from sampan.front.docker.services import Engine
 from sampan.front.docker.versions import API_VERSION, MIN_API_VERSION, SERVER_VERSION
 from sampan.kernel.cgroup import layout as cgroup_layout

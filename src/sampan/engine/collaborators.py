@@ -7,13 +7,12 @@ from typing import Protocol
 
 import msgspec
 
+from sampan.engine.container.views import ExecConfig
 from sampan.model.container import Container, ContainerConfig, HostConfig, MountPoint
 from sampan.model.image import Image
 from sampan.model.launch import ExecRequest, LaunchRequest, VethLink
 from sampan.model.network import Network
 from sampan.store.containers import RunRecord
-
-from .views import ExecConfig
 
 
 class ImageSource(Protocol):

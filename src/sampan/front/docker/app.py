@@ -56,6 +56,9 @@ class DockerApi:
 
     async def handle(self, request: BaseRequest) -> web.StreamResponse:
         raw_path, _, query = request.raw_path.partition("?")
+        if not raw_path.startswith("/"):
+            # the absolute form, as sent to a proxy (RFC 9112, section 3.2.2)
+            raw_path = "/" + raw_path.partition("://")[2].partition("/")[2]
         version_text, path = split_version(raw_path)
         method = request.method
         found = self._router.find(method, path)
@@ -74,6 +77,8 @@ class DockerApi:
         except asyncio.CancelledError:
             raise
         except ConnectionError:
+            if request.transport is None or request.transport.is_closing():
+                return Reply(499)  # written to nobody; the client's leaving is no error of ours
             raise
         except web.HTTPException as error:
             return error_reply(error.status, error.text or error.reason)

@@ -178,7 +178,7 @@ def parse_filters(text: str) -> dict[str, list[str]]:
     """Raises InvalidArgument("invalid filter") as Docker does for anything that is neither form."""
     try:
         value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidArgument("invalid filter") from None
     if value is None:
         return {}

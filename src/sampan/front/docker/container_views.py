@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from sampan.base.clock import format_ns
-from sampan.engine.spec import MASKED_PATHS, READONLY_PATHS
-from sampan.engine.views import ContainerView, EndpointView, ExecView, StateView
+from sampan.engine.container.views import ContainerView, EndpointView, ExecView, StateView
+from sampan.engine.spec.spec import MASKED_PATHS, READONLY_PATHS
 from sampan.model.container import (
     Container,
     ContainerConfig,

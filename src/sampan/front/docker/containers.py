@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from sampan.base.errors import InvalidArgument, NotFound, SampanError
-from sampan.engine.views import ContainerView, HostConfigUpdate
+from sampan.engine.container.views import ContainerView, HostConfigUpdate
 
 from .call import Call
 from .container_views import SummaryCache, render_inspect

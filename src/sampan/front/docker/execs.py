@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 from sampan.base.errors import Conflict, InvalidArgument, NotFound, SampanError
-from sampan.engine.views import ExecConfig
+from sampan.engine.container.views import ExecConfig
 
 from .call import Call
 from .container_views import render_exec

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from sampan.base.clock import ZERO_TIME, format_ns
-from sampan.engine.image_views import ImageInspect, ImageSummary
+from sampan.engine.image.views import ImageInspect, ImageSummary
 
 from .container_views import DRIVER
 

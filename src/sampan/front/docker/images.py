@@ -42,7 +42,7 @@ def platform_text(call: Call, since: int, key: str = "platform") -> str:
         return values[0]
     try:
         platform = msgspec.json.decode(values[0], type=Platform)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(f"failed to parse platform: {error}") from None
     if not platform.os or not platform.architecture:
         if platform.variant and not platform.os and not platform.architecture:

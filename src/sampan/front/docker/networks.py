@@ -8,7 +8,7 @@ import msgspec
 
 from sampan.base.clock import format_ns
 from sampan.base.errors import InvalidArgument
-from sampan.engine.networks import NetworkRequest, NetworkView
+from sampan.engine.network.networks import NetworkRequest, NetworkView
 from sampan.model.container import EndpointConfig
 from sampan.model.network import IPAMPool
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from sampan.engine.views import (
+from sampan.engine.container.views import (
     ContainerView,
     ExecConfig,
     ExecView,

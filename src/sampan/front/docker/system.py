@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from sampan.base.errors import InvalidArgument
-from sampan.engine.image_views import ImageSummary
-from sampan.engine.system_views import DiskUsage
+from sampan.engine.host.system_views import DiskUsage
+from sampan.engine.image.views import ImageSummary
 
 from .call import Call
 from .container_views import render_status, render_summary

@@ -1,0 +1,1 @@
+"""Volumes and mounts, and the files of containers: cp, diff, export."""

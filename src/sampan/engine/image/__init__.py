@@ -1,0 +1,1 @@
+"""Images: finding, naming, moving, making and removing them."""

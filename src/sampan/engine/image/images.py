@@ -1,0 +1,97 @@
+"""Images: what the front ends call. Each verb is one line here and lives in the module that it names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+
+from sampan.content.bootstrap import BootstrapOptions
+from sampan.content.images import ImageStore
+from sampan.content.streams import Workers
+from sampan.engine.events import Events
+from sampan.model.image import Image
+from sampan.model.progress import ProgressMessage
+
+from .catalog import ImageCatalog
+from .removal import ImageRemoval
+from .transfer import ImageTransfer
+from .users import ImageUsers
+from .views import DeletedImage, HistoryItem, ImageInspect, ImagePrune, ImageSummary, ImageUsage
+
+
+class Images:
+    def __init__(self, store: ImageStore, users: ImageUsers, events: Events, workers: Workers) -> None:
+        self.catalog = ImageCatalog(store, users, events, workers)
+        self.removal = ImageRemoval(self.catalog, users, events)
+        self.transfer = ImageTransfer(self.catalog, workers)
+
+    async def resolve(self, ref: str, platform: str = "") -> Image:
+        """By name, digest, id or unique id prefix. Raises NoSuchImage, InvalidReference."""
+        return await self.catalog.resolve(ref, platform)
+
+    async def inspect(self, ref: str, manifests: bool = False, platform: str = "") -> ImageInspect:
+        """Raises NoSuchImage."""
+        return await self.catalog.inspect(ref, platform)
+
+    async def history(self, ref: str, platform: str = "") -> Sequence[HistoryItem]:
+        """Newest first. Raises NoSuchImage."""
+        return await self.catalog.history(ref, platform)
+
+    async def list(
+        self,
+        filters: Mapping[str, Sequence[str]] | None = None,
+        all: bool = False,  # noqa: A002 - Docker's word
+        shared_size: bool = False,
+        digests: bool = False,
+        manifests: bool = False,
+    ) -> Sequence[ImageSummary]:
+        """Newest first. Raises InvalidFilter. ``digests`` and ``manifests`` change nothing yet."""
+        return await self.catalog.list(filters, all, shared_size)
+
+    async def usage(self) -> ImageUsage:
+        """For ``system df``."""
+        return await self.catalog.usage()
+
+    async def tag(self, ref: str, repo: str, tag: str = "") -> None:
+        """Raises InvalidReference, NoSuchImage."""
+        await self.catalog.tag(ref, repo, tag)
+
+    async def remove(self, ref: str, force: bool = False, noprune: bool = False) -> Sequence[DeletedImage]:
+        """Raises NoSuchImage, ImageInUse."""
+        return await self.removal.remove(ref, force, noprune)
+
+    async def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> ImagePrune:
+        """Raises PruneRunning, InvalidFilter."""
+        return await self.removal.prune(filters)
+
+    async def recover(self) -> None:
+        """At start: remove what unfinished work of an earlier process has left."""
+        await self.removal.recover()
+
+    def load(
+        self, body: AsyncIterator[bytes], quiet: bool = False, platform: str = ""
+    ) -> AsyncGenerator[ProgressMessage, None]:
+        """Every image of an archive. Raises BadArchive, HostileArchive and what unpacking raises."""
+        return self.transfer.load(body, quiet, platform)
+
+    def save(self, refs: Sequence[str], platform: str = "") -> AsyncGenerator[bytes, None]:
+        """One archive of the images. Raises NoSuchImage at its first step."""
+        return self.transfer.save(refs, platform)
+
+    def import_(
+        self,
+        body: AsyncIterator[bytes] | None,
+        repo: str = "",
+        tag: str = "",
+        message: str = "",
+        changes: Sequence[str] = (),
+        platform: str = "",
+        source: str = "-",
+    ) -> AsyncGenerator[ProgressMessage, None]:
+        """An image of one layer from an archive; its id is the status of the last message."""
+        return self.transfer.import_(body, repo, tag, message, changes, platform, source)
+
+    def bootstrap(
+        self, name: str, options: BootstrapOptions | None = None
+    ) -> AsyncGenerator[ProgressMessage, None]:
+        """Make a base image from packages: busybox, debian, python, nginx or from-dir."""
+        return self.transfer.bootstrap(name, options or BootstrapOptions())

@@ -1,0 +1,367 @@
+"""Fetch images from registries.
+
+Layers are downloaded a few at a time and unpacked as they arrive, each in a thread of its own; what is stored
+changes only at the end, in one transaction. A pull that fails or is cancelled leaves its downloads for the
+next one and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from sampan.base.clock import now_ns
+from sampan.base.errors import InvalidArgument, NotFound, SampanError
+from sampan.content.assembly import Assembled, assemble, parse_config
+from sampan.content.bootstrap import architecture
+from sampan.content.compression import file_source
+from sampan.content.images import ImageStore, Lease
+from sampan.content.layers import StagedLayer, chain_ids
+from sampan.content.streams import Workers
+from sampan.engine.events import Events
+from sampan.formats.reference import ImageName
+from sampan.model.image import Descriptor, Image, ImageConfig, Manifest
+from sampan.model.progress import ProgressMessage
+from sampan.transfer.credentials import Credentials
+from sampan.transfer.downloads import Downloads
+from sampan.transfer.errors import (
+    DENIED,
+    MANIFEST_UNKNOWN,
+    NAME_UNKNOWN,
+    ContentMismatch,
+    NoMatchingPlatform,
+    RegistryRefused,
+    RegistryUnreachable,
+)
+from sampan.transfer.manifests import Platform, choose, is_index, read_index, read_manifest
+from sampan.transfer.registries import Registries
+from sampan.transfer.repository import Repository
+
+from .catalog import ImageCatalog, parse_platform
+from .progress import Meter, Say, messages_of, status
+from .transfer import ImageTransfer
+
+T = TypeVar("T")
+
+_CONFIG_LIMIT_BYTES = 8 << 20
+_PASSED_OVER = (RegistryRefused, RegistryUnreachable, ContentMismatch)
+
+
+class PullRefused(NotFound):
+    """What was asked for is not there, or not for everybody. Docker's texts, which clients match on."""
+
+
+class PullWanted(msgspec.Struct, frozen=True, kw_only=True):
+    name: ImageName
+    """Neither tag nor digest: all tags."""
+    platform: str = ""
+    """As ``--platform`` has it; "" for this machine's."""
+    credentials: Credentials
+
+
+class _Found(msgspec.Struct, frozen=True, kw_only=True):
+    """An image in a registry; no layer has been fetched."""
+
+    digest: str
+    """Of what the name stands for: an index or a manifest."""
+    manifest_data: bytes
+    manifest: Manifest
+    config_data: bytes
+    config: ImageConfig
+
+
+class Puller:
+    def __init__(
+        self,
+        catalog: ImageCatalog,
+        transfer: ImageTransfer,
+        registries: Registries,
+        downloads: Downloads,
+        events: Events,
+        workers: Workers,
+    ) -> None:
+        self._catalog = catalog
+        self._store: ImageStore = catalog.store
+        self._transfer = transfer
+        self._registries = registries
+        self._downloads = downloads
+        self._events = events
+        self._workers = workers
+
+    def pull(self, wanted: PullWanted) -> AsyncGenerator[ProgressMessage, None]:
+        """Raises PullRefused, NoMatchingPlatform, UnsupportedManifest, what the registry answers, and what
+        unpacking raises."""
+
+        async def work(say: Say) -> None:
+            repositories = await self._registries.repositories(
+                wanted.name.domain, wanted.name.path, wanted.credentials
+            )
+            names = [wanted.name]
+            if wanted.name.is_name_only:
+                names = await self._all_names(repositories, wanted.name)
+            changed = [await self._pull_one(say, repositories, name, wanted.platform) for name in names]
+            text = "Downloaded newer image" if any(changed) else "Image is up to date"
+            say(status(f"Status: {text} for {wanted.name.familiar}"))
+
+        return messages_of(work)
+
+    async def _all_names(self, repositories: Sequence[Repository], name: ImageName) -> list[ImageName]:
+        with _explained(name):
+            tags = await first_answer(repositories, lambda repository: repository.tags())
+        return [name.with_tag(tag) for tag in tags]
+
+    async def _pull_one(
+        self, say: Say, repositories: Sequence[Repository], name: ImageName, platform: str
+    ) -> bool:
+        """One image under one name. Whether the name stood for something else before."""
+        with _explained(name):
+            found = await self._find(say, repositories, name, platform)
+        image = self._store.find(found.manifest.config.digest)
+        if image is None:
+            image = await self._fetch(say, repositories, found)
+        say(status(f"Digest: {found.digest}"))
+        if platform:
+            self._warn_of_platform(say, image, name, platform)
+        return self._record(image, name, found.digest)
+
+    async def _find(
+        self, say: Say, repositories: Sequence[Repository], name: ImageName, platform: str
+    ) -> _Found:
+        reference = name.digest or name.tag
+        top = await first_answer(repositories, lambda repository: repository.manifest(reference))
+        say(ProgressMessage(status=f"Pulling from {name.path}", id=reference))
+        fetched = top
+        if is_index(top.media_type):
+            os_, arch, variant = parse_platform(platform) if platform else ("linux", architecture(), "")
+            wanted = Platform(os=os_, architecture=arch, variant=variant)
+            entry = choose(read_index(top), wanted)
+            fetched = await first_answer(repositories, lambda repository: repository.manifest(entry.digest))
+        manifest = read_manifest(fetched, name.familiar)
+        data = await self._config(repositories, manifest.config)
+        config = parse_config(data)
+        if config.os not in ("", "linux"):
+            raise InvalidArgument(
+                f'image operating system "{config.os}" cannot be used on this platform: {name.familiar}'
+            )
+        if len(config.rootfs.diff_ids) != len(manifest.layers):
+            raise ContentMismatch("layers from manifest don't match image configuration")
+        return _Found(
+            digest=top.digest,
+            manifest_data=fetched.data,
+            manifest=manifest,
+            config_data=data,
+            config=config,
+        )
+
+    async def _config(self, repositories: Sequence[Repository], descriptor: Descriptor) -> bytes:
+        if self._store.find(descriptor.digest) is not None:
+            return self._store.blobs.read(descriptor.digest)
+        limit = min(descriptor.size or _CONFIG_LIMIT_BYTES, _CONFIG_LIMIT_BYTES)
+        return await first_answer(
+            repositories, lambda repository: repository.small_blob(descriptor.digest, limit)
+        )
+
+    async def _fetch(self, say: Say, repositories: Sequence[Repository], found: _Found) -> Image:
+        """All layers, then the image."""
+        chains = chain_ids(found.config.rootfs.diff_ids)
+        work = LayerWork(self._store, self._downloads, self._workers, repositories, say)
+        with self._store.lease() as lease:
+            lease.add(*chains, *(layer.digest for layer in found.manifest.layers))
+            try:
+                await work.fetch_all(found.manifest.layers, found.config.rootfs.diff_ids, chains)
+                assembled = await self._workers.run(lambda: self._assemble(lease, found, work))
+                return self._transfer.register(assembled, "")
+            finally:
+                lease.release()
+                await self._catalog.collect()
+
+    def _assemble(self, lease: Lease, found: _Found, work: LayerWork) -> Assembled:
+        """In a thread: from here on what was fetched belongs to the store."""
+        ready = work.take_staged()
+        try:
+            for digest, path in work.paths.items():
+                self._store.blobs.adopt(path, digest)
+        except BaseException:
+            for layer in ready.values():
+                self._store.layers.discard(layer)
+            raise
+        return assemble(
+            self._store,
+            lease,
+            found.config_data,
+            found.manifest.layers,
+            names=[],
+            manifest_data=found.manifest_data,
+            ready=ready,
+        )
+
+    def _record(self, image: Image, name: ImageName, digest: str) -> bool:
+        now = now_ns()
+        by_digest = f"{name.familiar_repository}@{digest}"
+        shown = by_digest if name.digest else name.familiar
+        previous = self._store.find_named(shown)
+        if self._store.find_named(by_digest) != image:
+            self._store.name(by_digest, image.id, now, kind="digest")
+        if not name.digest and (previous is None or previous.id != image.id):
+            self._store.name(shown, image.id, now)
+        labels = image.config.config.labels if image.config.config is not None else None
+        self._events.publish(
+            "image", "pull", name.familiar, {**(labels or {}), "name": name.familiar_repository}
+        )
+        return previous is None or previous.id != image.id
+
+    @staticmethod
+    def _warn_of_platform(say: Say, image: Image, name: ImageName, platform: str) -> None:
+        os_, arch, variant = parse_platform(platform)
+        config = image.config
+        same = not variant or not config.variant or variant == config.variant
+        if (os_, arch) == (config.os or "linux", config.architecture) and same:
+            return
+        actual = Platform(os=config.os, architecture=config.architecture, variant=config.variant).text
+        wanted = Platform(os=os_, architecture=arch, variant=variant).text
+        say(
+            status(
+                f"WARNING: image with reference {name.familiar} was found but its platform ({actual}) "
+                f"does not match the specified platform ({wanted})"
+            )
+        )
+
+
+class LayerWork:
+    """The layers of one pull: what was fetched, and what was unpacked, out of sight so far."""
+
+    def __init__(
+        self,
+        store: ImageStore,
+        downloads: Downloads,
+        workers: Workers,
+        repositories: Sequence[Repository],
+        say: Say,
+    ) -> None:
+        self.paths: dict[str, str] = {}
+        """Verified files by digest."""
+        self._staged: dict[int, StagedLayer] = {}
+        self._store = store
+        self._downloads = downloads
+        self._workers = workers
+        self._repositories = repositories
+        self._say = say
+
+    def take_staged(self) -> dict[int, StagedLayer]:
+        """By place; the caller publishes or discards them."""
+        staged, self._staged = self._staged, {}
+        return staged
+
+    async def fetch_all(self, layers: list[Descriptor], diff_ids: list[str], chains: list[str]) -> None:
+        """Raises what the first layer that fails raises; nothing is staged then."""
+        work = []
+        for place, layer in enumerate(layers):
+            known = self._store.layer(chains[place]) is not None
+            if known and self._store.blobs.find(layer.digest) is not None:
+                self._say(status("Already exists", _short(layer)))
+                continue
+            self._say(status("Pulling fs layer", _short(layer)))
+            work.append(self._layer(place, layer, "" if known else diff_ids[place]))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for one in work:
+                    group.create_task(one)
+        except BaseException as error:
+            for staged in self.take_staged().values():
+                await self._workers.run(lambda staged=staged: self._store.layers.discard(staged))  # type: ignore[misc]
+            if isinstance(error, BaseExceptionGroup):
+                raise _single(error) from None
+            raise
+
+    async def _layer(self, place: int, layer: Descriptor, diff_id: str) -> None:
+        """Fetch one, and unpack it unless ``diff_id`` is empty."""
+        name = _short(layer)
+        if self._store.blobs.find(layer.digest) is None:
+            meter = Meter(self._say, "Downloading", name)
+            self.paths[layer.digest] = await self._downloads.fetch(
+                layer.digest, layer.size, self._repositories, meter
+            )
+            self._say(status("Verifying Checksum", name))
+        self._say(status("Download complete", name))
+        if diff_id:
+            await self._stage(place, layer, diff_id, name)
+        self._say(status("Pull complete", name))
+
+    async def _stage(self, place: int, layer: Descriptor, diff_id: str, name: str) -> None:
+        meter = Meter(self._say, "Extracting", name)
+        loop = asyncio.get_running_loop()
+
+        def stage() -> None:
+            fd = self._open(layer.digest)
+            try:
+                plain = file_source(fd)
+                done = 0
+
+                def read() -> bytes:
+                    nonlocal done
+                    chunk = plain()
+                    done += len(chunk)
+                    if chunk:
+                        loop.call_soon_threadsafe(meter, done, layer.size)
+                    return chunk
+
+                self._staged[place] = self._store.layers.stage(read, diff_id, trusted=layer.digest == diff_id)
+            finally:
+                os.close(fd)
+
+        await self._workers.run(stage)
+
+    def _open(self, digest: str) -> int:
+        """The file that was fetched, or the blob that another pull has made of it meanwhile."""
+        path = self.paths.get(digest)
+        if path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return self._store.blobs.open(digest)
+
+
+def _short(layer: Descriptor) -> str:
+    return layer.digest.removeprefix("sha256:")[:12]
+
+
+def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error that says something."""
+    flat = [_single(one) if isinstance(one, BaseExceptionGroup) else one for one in group.exceptions]
+    return next((error for error in flat if isinstance(error, SampanError)), flat[0])
+
+
+async def first_answer(repositories: Sequence[Repository], ask: Callable[[Repository], Awaitable[T]]) -> T:
+    """The answer of the first address that has one; the last one's error otherwise."""
+    for repository in repositories[:-1]:
+        with contextlib.suppress(*_PASSED_OVER):
+            return await ask(repository)
+    return await ask(repositories[-1])
+
+
+@contextlib.contextmanager
+def _explained(name: ImageName) -> Iterator[None]:
+    try:
+        yield
+    except RegistryRefused as error:
+        raise explain_refusal(error, name) from error
+    except NoMatchingPlatform as error:
+        raise PullRefused(error.message) from error
+
+
+def explain_refusal(error: RegistryRefused, name: ImageName) -> SampanError:
+    """A registry's answer in the words of ``docker pull``."""
+    if error.code == DENIED:
+        return PullRefused(
+            f"pull access denied for {name.familiar_repository}, repository does not exist or may require "
+            f"'docker login': {error.message}"
+        )
+    if error.code == MANIFEST_UNKNOWN:
+        return PullRefused(f"manifest for {name.familiar} not found: {error.message}")
+    if error.code == NAME_UNKNOWN:
+        return PullRefused(f"repository {name.familiar_repository} not found: {error.message}")
+    return error

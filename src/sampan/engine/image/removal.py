@@ -1,0 +1,192 @@
+"""Taking names and images away, with Docker's rules of what may go when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sampan.base.clock import now_ns
+from sampan.base.errors import Conflict
+from sampan.base.ids import short_id
+from sampan.engine.events import Events
+from sampan.engine.filters import Filters, prune_labels_match, prune_until_ns
+from sampan.formats.reference import ImageName, parse_name
+from sampan.model.image import Image
+
+from .catalog import ImageCatalog, NoSuchImage, names_of, stored_name
+from .users import ImageUsers
+from .views import DeletedImage, ImagePrune
+
+_PRUNE_FILTERS = frozenset(("dangling", "label", "label!", "until"))
+
+
+class ImageInUse(Conflict):
+    """A reference or an image cannot go because something needs it."""
+
+
+class PruneRunning(Conflict):
+    def __init__(self) -> None:
+        super().__init__("a prune operation is already running")
+
+
+class ImageRemoval:
+    def __init__(self, catalog: ImageCatalog, users: ImageUsers, events: Events) -> None:
+        self._catalog = catalog
+        self._store = catalog.store
+        self._users = users
+        self._events = events
+        self._pruning = False
+
+    async def remove(self, ref: str, force: bool = False, noprune: bool = False) -> list[DeletedImage]:
+        """Take a name away, and the image with its last one. Raises NoSuchImage, ImageInUse."""
+        image = self._catalog.find(ref)
+        records: list[DeletedImage] = []
+        names = names_of(image)
+        quiet = False
+        if not _is_id_prefix(image.id, ref):
+            if not force and _is_single(names):
+                self._refuse_if_used(image, ref)
+            if self._untag(image, parse_name(ref), records):
+                return records
+            quiet = True
+        elif _is_single(names):
+            self._check_conflicts(image, ignore_soft=force, ignore_names=True)
+            for name in names:
+                self._drop_name(image.id, name, records)
+        try:
+            self._delete(image.id, records, force=force, prune=not noprune, quiet=quiet)
+        finally:
+            await self._catalog.collect()
+        return records
+
+    def _refuse_if_used(self, image: Image, ref: str) -> None:
+        for user in self._users.image_users():
+            if user.image_id == image.id or image.id in user.mounted_images:
+                raise ImageInUse(
+                    f'conflict: unable to remove repository reference "{ref}" (must force) - container '
+                    f"{short_id(user.id)} is using its referenced image {short_id(image.id)}"
+                )
+
+    def _untag(self, image: Image, name: ImageName, records: list[DeletedImage]) -> bool:
+        """Remove one name, and digests of a repository that has no tag any more. Are names left?"""
+        self._drop_name(image.id, stored_name(name), records)
+        left = names_of(self._store.find(image.id) or image)
+        repository = name.repository
+        if not name.digest and not any(
+            not other.digest and other.repository == repository for other in map(parse_name, left)
+        ):
+            for text in left:
+                other = parse_name(text)
+                if other.digest and other.repository == repository:
+                    self._store.unname(text)
+                    records.append(DeletedImage(untagged=text))
+        return bool(names_of(self._store.find(image.id) or image))
+
+    def _drop_name(self, image_id: str, name: str, records: list[DeletedImage]) -> None:
+        self._store.unname(name)
+        self._catalog.publish("untag", image_id, image_id)
+        records.append(DeletedImage(untagged=name))
+
+    def _delete(
+        self, image_id: str, records: list[DeletedImage], *, force: bool, prune: bool, quiet: bool
+    ) -> None:
+        image = self._store.find(image_id)
+        if image is None:
+            return
+        try:
+            self._check_conflicts(image, ignore_soft=force, ignore_names=False)
+        except ImageInUse:
+            dangling = not names_of(image) and not self._children(image_id)
+            if quiet and (not dangling or self._is_used(image_id)):
+                return
+            raise
+        for name in names_of(image):
+            self._drop_name(image_id, name, records)
+        self._store.forget(image_id)
+        self._catalog.publish("delete", image_id, image_id)
+        records.append(DeletedImage(deleted=image_id))
+        kept = {chain for other in self._store.all() for chain in other.chain_ids}
+        kept.update(chain for user in self._users.image_users() for chain in user.layer_ids)
+        records += [DeletedImage(deleted=c) for c in reversed(image.chain_ids) if c not in kept]
+        if prune and image.parent:
+            self._delete(image.parent, records, force=False, prune=True, quiet=True)
+
+    def _check_conflicts(self, image: Image, *, ignore_soft: bool, ignore_names: bool) -> None:
+        def refuse(forceable: bool, why: str) -> None:
+            hint = "must be forced" if forceable else "cannot be forced"
+            raise ImageInUse(f"conflict: unable to delete {short_id(image.id)} ({hint}) - {why}")
+
+        if self._children(image.id):
+            refuse(False, "image has dependent child images")
+        users = [user for user in self._users.image_users() if user.image_id == image.id]
+        for user in users:
+            if user.running:
+                refuse(False, f"image is being used by running container {short_id(user.id)}")
+        if ignore_soft:
+            return
+        if not ignore_names and names_of(image):
+            refuse(True, "image is referenced in multiple repositories")
+        for user in users:
+            refuse(True, f"image is being used by stopped container {short_id(user.id)}")
+
+    def _children(self, image_id: str) -> list[str]:
+        return [image.id for image in self._store.all() if image.parent == image_id]
+
+    def _is_used(self, image_id: str) -> bool:
+        return any(user.image_id == image_id for user in self._users.image_users())
+
+    async def recover(self) -> None:
+        """Remove what a process that died has left unfinished, and content that no row names."""
+        await self._catalog.sweep()
+        await self._catalog.collect()
+
+    async def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> ImagePrune:
+        """Remove unused images: without a tag, or with ``dangling=false`` all. Raises PruneRunning."""
+        if self._pruning:
+            raise PruneRunning
+        accepted = Filters(filters or {})
+        accepted.require_known(_PRUNE_FILTERS)
+        dangling_only = accepted.boolean("dangling", True)
+        until_ns = prune_until_ns(accepted, now_ns())
+        self._pruning = True
+        try:
+            return await self._prune(accepted, dangling_only, until_ns)
+        finally:
+            self._pruning = False
+
+    async def _prune(self, accepted: Filters, dangling_only: bool, until_ns: int) -> ImagePrune:
+        sizes = {
+            chain: size
+            for image in self._store.all()
+            for chain, size in zip(image.chain_ids, image.layer_sizes, strict=True)
+        }
+        records: list[DeletedImage] = []
+        for image in self._store.all():
+            labels = image.config.config.labels if image.config.config is not None else None
+            if until_ns and image.created_ns > until_ns:
+                continue
+            if not prune_labels_match(accepted, labels) or (dangling_only and image.repo_tags):
+                continue
+            if not names_of(image) and self._children(image.id):
+                continue
+            for ref in names_of(image) or [image.id]:
+                try:
+                    records += await self.remove(ref)
+                except (ImageInUse, NoSuchImage):
+                    continue  # in use, or gone with its child a moment ago
+        freed = sum(sizes.get(record.deleted, 0) for record in records)
+        await self._catalog.collect()
+        self._events.publish("image", "prune", "", {"reclaimed": str(freed)})
+        return ImagePrune(images_deleted=records or None, space_reclaimed=freed)
+
+
+def _is_single(names: list[str]) -> bool:
+    """At most one tag, and everything in one repository; False without names."""
+    if len(names) <= 1:
+        return len(names) == 1
+    parsed = [parse_name(name) for name in names]
+    tags = [name for name in parsed if not name.digest]
+    return len(tags) <= 1 and len({name.repository for name in parsed}) == 1
+
+
+def _is_id_prefix(image_id: str, ref: str) -> bool:
+    return image_id.startswith(ref) or image_id.removeprefix("sha256:").startswith(ref)

@@ -1,0 +1,1 @@
+"""The service of networks and who is on them."""
