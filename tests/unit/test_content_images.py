@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from sampan.base.errors import Conflict, InvalidArgument, NotFound
+from sampan.content.assembly import parse_config
 from sampan.content.blobs import BlobStore, digest_of
 from sampan.content.bootstrap import BootstrapOptions
 from sampan.content.errors import BadArchive, BlobNotFound, ContentDamaged, DigestMismatch, HostileArchive
@@ -756,3 +757,9 @@ async def test_loads_and_removals_at_the_same_time(box: Box) -> None:
     known = {chain for image in box.store.all() for chain in image.chain_ids}
     assert set(box.layers.chains()) == known
     assert os.listdir(box.root / "tmp") == []
+
+
+@pytest.mark.parametrize("data", [b"[]", b'{"os": "\xff"}', b"[" * 50_000])
+def test_damaged_configurations_are_told(data: bytes) -> None:
+    with pytest.raises(BadArchive, match="invalid image config"):
+        parse_config(data)

@@ -149,7 +149,7 @@ async def test_filters_that_are_none(api: Api, text: str) -> None:
 
 
 async def test_absolute_form_of_a_target(api: Api) -> None:
-    assert (await api.ask("GET", "http://docker/_ping")).status == 200
+    assert (await api.ask("GET", "http://docker/_ping"))[0] == 200
 
 
 async def test_wrong_method_is_an_unknown_path(api: Api) -> None:

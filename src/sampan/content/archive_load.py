@@ -179,7 +179,7 @@ def load_archive(
             wanted = _oci_images(archive, matches, chosen)
         else:
             raise BadArchive("invalid archive: does not contain a manifest.json")
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadArchive(f"invalid archive: {error}") from error
     for name in (name for image in wanted for name in image.names):
         if not parse_name(name).tag:

@@ -50,7 +50,7 @@ def parse_config(data: bytes) -> ImageConfig:
     """Raises BadArchive."""
     try:
         return decode_config(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadArchive(f"invalid image config: {error}") from error
 
 

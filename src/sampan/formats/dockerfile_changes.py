@@ -72,7 +72,7 @@ def _json_list(text: str) -> list[str] | None:
         return None
     try:
         return _json_words(text.encode())
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
