@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .settings import Endpoint, RegistrySettings
 
 _CONNECT_TIMEOUT_S = 15
+_LOOKUP_TIMEOUT_S = 30
+"""For the name and the connection together."""
 _READ_TIMEOUT_S = 60
 _RETRIED = (429, 500, 502, 503, 504)
 _LONGEST_WAIT_S = 60.0
@@ -70,7 +72,12 @@ class Http:
         if self._session is None:
             self._session = ClientSession(
                 connector=TCPConnector(limit=0, limit_per_host=16),
-                timeout=ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_READ_TIMEOUT_S),
+                timeout=ClientTimeout(
+                    total=None,
+                    connect=_LOOKUP_TIMEOUT_S,
+                    sock_connect=_CONNECT_TIMEOUT_S,
+                    sock_read=_READ_TIMEOUT_S,
+                ),
                 auto_decompress=False,
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
                 read_bufsize=1 << 20,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from aiohttp import ClientResponse
 
@@ -98,6 +98,9 @@ class Registry:
         body: Body,
     ) -> ClientResponse:
         """One request, and a second one with new authorization when the first is answered by 401."""
+        if urlsplit(url).netloc != self.endpoint.host:
+            # an upload that leads to another host: the registry's token is none of its business
+            return await stack.enter_async_context(self._http.send(method, url, self.endpoint, headers, body))
         header = self.authorizer.header(scope)
         while True:
             sent = {**headers, "Authorization": header} if header else headers

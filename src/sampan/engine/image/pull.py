@@ -121,13 +121,17 @@ class Puller:
         """One image under one name. Whether the name stood for something else before."""
         with _explained(name):
             found = await self._find(say, repositories, name, platform)
+
+        def finish(image: Image) -> bool:
+            say(status(f"Digest: {found.digest}"))
+            if platform:
+                self._warn_of_platform(say, image, name, platform)
+            return self._record(image, name, found.digest)
+
         image = self._store.find(found.manifest.config.digest)
-        if image is None:
-            image = await self._fetch(say, repositories, found)
-        say(status(f"Digest: {found.digest}"))
-        if platform:
-            self._warn_of_platform(say, image, name, platform)
-        return self._record(image, name, found.digest)
+        if image is not None:
+            return finish(image)
+        return await self._fetch(say, repositories, found, finish)
 
     async def _find(
         self, say: Say, repositories: Sequence[Repository], name: ImageName, platform: str
@@ -166,8 +170,10 @@ class Puller:
             repositories, lambda repository: repository.small_blob(descriptor.digest, limit)
         )
 
-    async def _fetch(self, say: Say, repositories: Sequence[Repository], found: _Found) -> Image:
-        """All layers, then the image."""
+    async def _fetch(
+        self, say: Say, repositories: Sequence[Repository], found: _Found, finish: Callable[[Image], bool]
+    ) -> bool:
+        """All layers, then the image; ``finish`` names it before anybody can take it for unused."""
         chains = chain_ids(found.config.rootfs.diff_ids)
         work = LayerWork(self._store, self._downloads, self._workers, repositories, say)
         with self._store.lease() as lease:
@@ -175,7 +181,7 @@ class Puller:
             try:
                 await work.fetch_all(found.manifest.layers, found.config.rootfs.diff_ids, chains)
                 assembled = await self._workers.run(lambda: self._assemble(lease, found, work))
-                return self._transfer.register(assembled, "")
+                return finish(self._transfer.register(assembled, ""))
             finally:
                 lease.release()
                 await self._catalog.collect()

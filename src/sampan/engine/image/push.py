@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import msgspec
 
@@ -23,6 +24,8 @@ from sampan.transfer.repository import Repository
 
 from .catalog import ImageCatalog
 from .progress import Meter, Say, messages_of, status
+
+_Sources = Callable[[], dict[str, str]]
 
 _CHUNK = 1 << 20
 _FIRST_WAIT_S = 1.0
@@ -112,10 +115,12 @@ class Pusher:
         for _, shown in ordered:
             say(status("Preparing", shown))
         slots = asyncio.Semaphore(self._limit)
+        # asked only when something has to be sent
+        sources = functools.cache(lambda: self._neighbours(name))
 
         async def send(layer: Descriptor, shown: str) -> None:
             async with slots:
-                await self._layer(say, repository, name, layer, shown)
+                await self._layer(say, repository, sources, layer, shown)
 
         tasks = [asyncio.ensure_future(send(layer, shown)) for layer, shown in ordered]
         try:
@@ -127,24 +132,23 @@ class Pusher:
                 await asyncio.wait(tasks)
 
     async def _layer(
-        self, say: Say, repository: Repository, name: ImageName, layer: Descriptor, shown: str
+        self, say: Say, repository: Repository, sources: _Sources, layer: Descriptor, shown: str
     ) -> None:
         if await repository.has_blob(layer.digest):
             say(status("Layer already exists", shown))
             return
-        source = self._neighbour(name, layer.digest)
-        await self._upload(say, repository, layer, source, shown)
+        await self._upload(say, repository, layer, sources().get(layer.digest, ""), shown)
 
-    def _neighbour(self, name: ImageName, digest: str) -> str:
-        """Another repository of the same registry that is known to have had the blob, or ""."""
+    def _neighbours(self, name: ImageName) -> dict[str, str]:
+        """Layer digest -> another repository of the same registry that is known to have had it."""
+        found: dict[str, str] = {}
         for image in self._store.all():
-            for text in image.repo_digests:
-                other = parse_name(text)
-                if other.domain != name.domain or other.path == name.path:
-                    continue
-                if any(layer.digest == digest for layer in self._store.manifest(image).layers):
-                    return other.path
-        return ""
+            others = [parse_name(text) for text in image.repo_digests]
+            paths = [one.path for one in others if one.domain == name.domain and one.path != name.path]
+            if paths:
+                for layer in self._store.manifest(image).layers:
+                    found.setdefault(layer.digest, paths[0])
+        return found
 
     async def _upload(
         self, say: Say, repository: Repository, blob: Descriptor, source: str, shown: str
