@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sampan.base.errors import NotFound, SystemFailure
+from sampan.base.errors import NotFound, ResourceExhausted, SystemFailure
 from sampan.engine.container.layout import Layout
 from sampan.engine.container.lifecycle import Life
 from sampan.engine.container.registry import Entry, Registry
@@ -387,6 +387,18 @@ async def test_the_verbs_of_volumes(bench: Bench) -> None:
     await bench.remove(record, anonymous=True)
     await bench.volumes.remove("used")
     assert await bench.names() == sorted(["one", anonymous.name])
+
+
+async def test_a_volume_that_cannot_be_recorded_leaves_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> None:
+        raise ResourceExhausted("no space left on device")
+
+    monkeypatch.setattr(bench.table, "put", full)
+    with pytest.raises(ResourceExhausted):
+        await bench.volumes.create("data")
+    assert os.listdir(bench.driver.root) == []
 
 
 async def test_prune_takes_anonymous_volumes_and_others_on_request(bench: Bench) -> None:

@@ -255,6 +255,27 @@ async def test_stopping_needs_no_disk(engine: Engine, monkeypatch: pytest.Monkey
     assert await engine.status("web") == "exited"
 
 
+async def test_a_pause_that_cannot_be_recorded_does_not_last(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await engine.run("web")
+    await engine.run("frozen")
+    await engine.containers.pause("frozen")
+    assert len(engine.cgroups.frozen) == 1
+
+    def full(*_: object) -> None:
+        raise ResourceExhausted("write sampan.db: no space left on device")
+
+    monkeypatch.setattr(engine.table, "set_run", full)
+    with pytest.raises(ResourceExhausted):
+        await engine.containers.pause("web")
+    assert len(engine.cgroups.frozen) == 1
+    assert await engine.status("web") == "running"
+    await engine.containers.unpause("frozen")
+    assert engine.cgroups.frozen == set()
+    assert await engine.status("frozen") == "running"
+
+
 async def test_attaching_while_it_is_being_started(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     container_id = await engine.create("web")
     launch, may_go_on = engine.runtime.launch, asyncio.Event()

@@ -76,6 +76,12 @@ class LocalDriver:
             os.mkdir(f"{directory}/_data", 0o755)
         return f"{directory}/_data"
 
+    def remove_empty(self, name: str) -> None:
+        """Take back a :meth:`create`; data that was there before stays."""
+        with contextlib.suppress(OSError):
+            os.rmdir(f"{self.root}/{name}/_data")
+            os.rmdir(f"{self.root}/{name}")
+
     def discard(self, name: str) -> str:
         """Take the volume away; its bytes go with :meth:`empty_trash` of the path answered ("": was gone)."""
         self.unmount(name)

@@ -27,6 +27,7 @@ from .lifecycle import (
     Save,
     StartFailed,
     StopAsked,
+    Unpause,
     step,
 )
 from .registry import Entry, Registry
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 Condition = Literal["not-running", "next-exit", "removed"]
 CONDITIONS: tuple[Condition, ...] = ("not-running", "next-exit", "removed")
 
-HAPPENED = (Exited, StartFailed, StopAsked, RemoveFailed)
+HAPPENED = (Exited, StartFailed, StopAsked, RemoveFailed, Unpause)
 """Events that cannot be refused: a full disk must not keep a container from being stopped."""
 
 

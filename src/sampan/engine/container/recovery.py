@@ -119,6 +119,8 @@ class Recovery:
             self._supervision.perform(entry, _not_restarts(effects))
             return
         phase: Phase = "paused" if entry.run.paused else "running"
+        if phase == "running":
+            host.cgroups.thaw(entry.run.cgroup_path)  # a pause that was never recorded did not take place
         entry.life = msgspec.structs.replace(entry.life, phase=phase, pid=found.pid)
         entry.changed()
         self._supervision.watch(entry, found)

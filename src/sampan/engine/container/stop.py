@@ -143,7 +143,12 @@ class Stopper:
                 raise NotRunning(f"container {entry.id} is not running") from None
             except OSError as error:
                 raise SystemFailure(f"cannot pause container {entry.id}: {error}") from error
-            self._ledger.apply(entry, Pause(), msgspec.structs.replace(run, paused=True))
+            try:
+                self._ledger.apply(entry, Pause(), msgspec.structs.replace(run, paused=True))
+            except SampanError:
+                # a container that is frozen and not known to be would not even be killed
+                self._cgroups.thaw(run.cgroup_path)
+                raise
             self._ledger.publish(entry, "pause")
 
     async def unpause(self, entry: Entry) -> None:

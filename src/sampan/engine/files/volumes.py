@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from sampan.base.clock import now_ns
-from sampan.base.errors import Conflict, InvalidArgument, NotFound, SystemFailure
+from sampan.base.errors import Conflict, InvalidArgument, NotFound, SampanError, SystemFailure
 from sampan.base.ids import new_id
 from sampan.engine.container.views import PruneResult
 from sampan.engine.events import Events
@@ -252,7 +252,11 @@ class Volumes:
             anonymous=anonymous,
             owner=owner if anonymous else "",
         )
-        self._keep(volume)
+        try:
+            self._keep(volume)
+        except SampanError:
+            self._driver.remove_empty(name)
+            raise
         self._events.publish("volume", "create", name, {"driver": LOCAL})
         return volume
 
