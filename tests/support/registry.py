@@ -11,6 +11,7 @@ import re
 import ssl
 import threading
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +63,8 @@ class Registry:
         self.linked: set[tuple[str, str]] = set()
         """Which repository has which blob."""
         self.requests: list[str] = []
+        self.headers: list[Mapping[str, str]] = []
+        """Of the requests."""
         self.blob_bytes = 0
         """Bytes of blobs that were sent."""
         self.most_at_once = 0
@@ -103,13 +106,12 @@ class Registry:
         self._loop.run_until_complete(self._start())
         self._ready.set()
         self._loop.run_forever()
-        self._loop.run_until_complete(self._runner.cleanup())
+        self._loop.run_until_complete(self._end())
         self._loop.close()
 
     async def _start(self) -> None:
-        self._runner = web.ServerRunner(
-            web.Server(self._handle, access_log=None), handle_signals=False, shutdown_timeout=0.1
-        )
+        self._server = web.Server(self._handle, access_log=None)
+        self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=0.1)
         await self._runner.setup()
         context = None
         if self._certificate is not None:
@@ -118,6 +120,14 @@ class Registry:
         site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=context)
         await site.start()
         self._port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+
+    async def _end(self) -> None:
+        # without this a TLS connection waits for the other side to say farewell
+        for connection in list(self._server.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        await self._runner.cleanup()
+        await asyncio.sleep(0)
 
     # content
 
@@ -193,6 +203,7 @@ class Registry:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self.requests.append(f"{request.method} {request.path_qs}")
+        self.headers.append(request.headers)
         if self.faults.failures:
             status, headers = self.faults.failures.pop(0)
             return web.Response(status=status, headers=headers)
