@@ -55,9 +55,12 @@ def new_daemon(_isolated: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
         return daemon.start()
 
     yield make
+    left: dict[str, list[int]] = {}
     for daemon in started:
         if daemon.running:
             daemon.stop()
+        left |= leftovers.end_groups(daemon)
+    assert not left, f"containers outlived the tests that started them: {left}"
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 
 from tests.support.daemon import Daemon
+from tests.support.eventually import eventually
 
 Snapshot = dict[str, set[str]]
 # What is kept on purpose between containers: the database, the image store and their caches
@@ -48,6 +51,27 @@ def _group_dirs(daemon: Daemon) -> list[Path]:
     for controller in controllers:
         found += [Path(path) for path, _, _ in os.walk(controller / daemon.cgroup_parent.strip("/"))]
     return found
+
+
+def end_groups(daemon: Daemon) -> dict[str, list[int]]:
+    """Remove the daemon's control groups for good. Processes that were still in one are ended and told."""
+    left: dict[str, list[int]] = {}
+    for folder in reversed(_group_dirs(daemon)):
+        pids = [int(pid) for pid in (folder / "cgroup.procs").read_text().split()]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        if pids:
+            left[str(folder)] = pids
+        eventually(lambda folder=folder: _removed(folder), f"{folder} removed")
+    return left
+
+
+def _removed(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError as error:
+        return error.errno == errno.ENOENT
+    return True
 
 
 def _groups(daemon: Daemon) -> set[str]:

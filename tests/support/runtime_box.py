@@ -53,7 +53,7 @@ class Box:
         self.root = root
         self.client = client
         self.id = uuid.uuid4().hex
-        self.group = f"/sampan-test/{self.id}"
+        self.group = f"/sampan-box-{self.id}"
 
     @property
     def run_dir(self) -> str:
@@ -118,10 +118,8 @@ def make_tree(tmp_path: Path) -> None:
 
 def groups() -> list[str]:
     return [
-        str(path)
-        for hierarchy in Path("/sys/fs/cgroup").iterdir()
-        for path in hierarchy.glob("sampan-test/*")
-    ] + [str(path) for path in Path("/sys/fs/cgroup").glob("sampan-test/*")]
+        str(path) for hierarchy in Path("/sys/fs/cgroup").iterdir() for path in hierarchy.glob("sampan-box-*")
+    ] + [str(path) for path in Path("/sys/fs/cgroup").glob("sampan-box-*")]
 
 
 def frames(data: bytes) -> dict[int, bytes]:
