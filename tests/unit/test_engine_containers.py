@@ -255,6 +255,23 @@ async def test_stopping_needs_no_disk(engine: Engine, monkeypatch: pytest.Monkey
     assert await engine.status("web") == "exited"
 
 
+async def test_a_removal_that_cannot_be_recorded_can_be_tried_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await engine.create("web")
+
+    def full(*_: object) -> None:
+        raise ResourceExhausted("write sampan.db: no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.table, "delete", full)
+        with pytest.raises(ResourceExhausted):
+            await engine.containers.remove("web", force=False, volumes=False, link=False)
+    assert await engine.status("web") == "dead"
+    await engine.containers.remove("web", force=False, volumes=False, link=False)
+    assert len(engine.registry) == 0
+
+
 async def test_a_pause_that_cannot_be_recorded_does_not_last(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,17 +63,24 @@ class Remover:
             self._ledger.apply(entry, Remove())
             try:
                 await self._remove_files(entry)
+                crash_point("container.remove.files")
+                self._attachments.abandon(entry.id)
+                self._ledger.delete(entry)
             except OSError as error:
                 message = f"unable to remove filesystem: {error}"
-                self._ledger.apply(entry, RemoveFailed(message=message))
-                self._ledger.notify_removed(entry, message)
+                self._failed(entry, message)
                 raise SystemFailure(message) from error
-            crash_point("container.remove.files")
-            self._attachments.abandon(entry.id)
-            self._ledger.delete(entry)
+            except SampanError as error:
+                self._failed(entry, error.message)
+                raise
             crash_point("container.remove.row")
             await self._mounts.release(entry.id, entry.record.mounts, anonymous=volumes)
             return True
+
+    def _failed(self, entry: Entry, message: str) -> None:
+        """It stays, as dead, and can be removed again."""
+        self._ledger.apply(entry, RemoveFailed(message=message))
+        self._ledger.notify_removed(entry, message)
 
     async def auto_remove(self, entry: Entry) -> None:
         """``--rm``: with its anonymous volumes."""
