@@ -13,6 +13,7 @@ from docker import errors as docker_errors
 from tests.support.daemon import Daemon
 from tests.support.docker import Client
 from tests.support.eventually import eventually
+from tests.support.images import tar_of
 from tests.support.registry import OCI_INDEX, Registry
 
 BUSYBOX = "busybox:latest"
@@ -326,3 +327,68 @@ def test_events(docker: Client, registry: Registry) -> None:
     found = [json.loads(line) for line in shown.out.splitlines()]
     assert [(one["Action"], one["Actor"]["ID"]) for one in found] == [("pull", name), ("push", name)]
     assert found[0]["Actor"]["Attributes"]["name"] == f"{registry.host}/a"
+
+
+def broken_image(registry: Registry, **changes: object) -> str:
+    """The name of an image whose manifest differs from a good one's."""
+    registry.add_image("broken", "1", [{"file": b"x"}])
+    manifest = json.loads(registry.manifests["broken"]["1"][1]) | changes
+    registry.add_manifest("broken", "1", json.dumps(manifest).encode())
+    return f"{registry.host}/broken:1"
+
+
+def test_images_that_contradict_themselves(docker: Client, registry: Registry) -> None:
+    """They are refused with a reason, and nothing of them stays."""
+    name = broken_image(registry, layers=[])
+    assert "layers from manifest don't match image configuration" in docker("pull", name, code=1).err
+    digest = str(registry.add_blob("broken", b"\x1f\x8b\x08\x00 this is no gzip")["digest"])
+    layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest, "size": 21}
+    name = broken_image(registry, layers=[layer | {"size": len(registry.blobs[digest])}])
+    assert "gzip" in docker("pull", name, code=1).err
+    name = broken_image(registry, layers=[layer | {"size": 5}])
+    assert "larger than the 5 bytes promised" in docker("pull", name, code=1).err
+    plain = str(registry.add_blob("broken", tar_of({"file": b"other"}))["digest"])
+    size = len(registry.blobs[plain])
+    name = broken_image(registry, layers=[layer | {"digest": plain, "size": size}])
+    assert "wrong diff id calculated on extraction" in docker("pull", name, code=1).err
+    hostile = json.loads(registry.manifests["broken"]["1"][1])["config"]
+    name = broken_image(registry, config=hostile | {"digest": "sha256:../../../../etc/passwd"})
+    assert "unsupported digest" in docker("pull", name, code=1).err
+    docker("inspect", name, code=1)
+
+
+@pytest.mark.own_daemon
+def test_pruning_removes_broken_downloads(docker: Client, daemon: Daemon, registry: Registry) -> None:
+    registry.add_image("half", "1", [{"file": os.urandom(3 << 20)}])
+    registry.faults.stall_after_bytes = 2 << 20
+    process = docker.popen("pull", f"{registry.host}/half:1")
+    downloads = daemon.data_root / "downloads"
+    eventually(lambda: any(one.stat().st_size for one in downloads.iterdir()), "a download", 20)
+    docker("image", "prune", "-f")
+    assert list(downloads.iterdir()) != []
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=20)
+
+    def pruned() -> bool:
+        docker("image", "prune", "-f")
+        return list(downloads.iterdir()) == []
+
+    eventually(pruned, "the cancelled pull lets go", 20)
+
+
+@pytest.mark.own_daemon
+def test_failed_pulls_leave_only_downloads(docker: Client, daemon: Daemon, registry: Registry) -> None:
+    registry.add_image("half", "1", [{"file": b"good"}, {"file": b"bad"}])
+    good, bad = registry.layers_of("half", "1")
+    data = registry.blobs.pop(bad)
+    temporary = sorted(path.name for path in (daemon.data_root / "tmp").iterdir())
+    blobs = sorted(path.name for path in (daemon.data_root / "image/blobs/sha256").iterdir())
+    refused = docker("pull", f"{registry.host}/half:1", code=1).err
+    assert "blob unknown" in refused
+    assert sorted(path.name for path in (daemon.data_root / "tmp").iterdir()) == temporary
+    assert sorted(path.name for path in (daemon.data_root / "image/blobs/sha256").iterdir()) == blobs
+    registry.blobs[bad] = data
+    before = registry.count("GET", f"/blobs/{good}")
+    pull(docker, f"{registry.host}/half:1")
+    assert before + registry.count("GET", f"/blobs/{good}") <= 2
+    assert list((daemon.data_root / "downloads").iterdir()) == []

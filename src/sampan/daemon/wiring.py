@@ -136,18 +136,20 @@ class Platform:
         layers = LayerStore(self.layout.layers, temporary)
         self.workers = Workers()
         self.image_store = ImageStore(self.db, blobs, layers)
-        self.images = Images(self.image_store, RegistryUsers(self.registry), self.events, self.workers)
+        self.downloads = Downloads(
+            os.path.join(self.settings.data_root, "downloads"),
+            limit=self.settings.max_concurrent_downloads,
+            attempts=self.settings.max_download_attempts,
+        )
+        self.images = Images(
+            self.image_store, RegistryUsers(self.registry), self.events, self.workers, self.downloads
+        )
         self._build_transfers()
 
     def _build_transfers(self) -> None:
         settings, images = self.settings, self.images
         attempts = settings.max_download_attempts
         self.registries = Registries(registry_settings(settings), attempts)
-        self.downloads = Downloads(
-            os.path.join(settings.data_root, "downloads"),
-            limit=settings.max_concurrent_downloads,
-            attempts=attempts,
-        )
         puller = Puller(
             images.catalog, images.transfer, self.registries, self.downloads, self.events, self.workers
         )

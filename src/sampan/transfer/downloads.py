@@ -15,7 +15,8 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Protocol, TypeVar, TypeVarTuple, Unpack
 
@@ -122,6 +123,7 @@ class Downloads:
         self._attempts = max(attempts, 1)
         self._first_wait_s = first_wait_s
         self._jobs: dict[str, _Job] = {}
+        self._held: Counter[str] = Counter()
         os.makedirs(folder, mode=0o700, exist_ok=True)
 
     def path(self, digest: str) -> str:
@@ -135,6 +137,37 @@ class Downloads:
             old = [entry.path for entry in entries if entry.stat(follow_symlinks=False).st_mtime < oldest]
         for path in old:
             os.unlink(path)
+
+    @contextlib.contextmanager
+    def holding(self, digests: Iterable[str]) -> Iterator[None]:
+        """What is fetched within the block stays at least as long, unless the caller takes it."""
+        wanted = list(digests)
+        self._held.update(wanted)
+        try:
+            yield
+        finally:
+            self._held.subtract(wanted)
+            self._held += Counter()
+
+    async def clear(self) -> int:
+        """Remove everything that no pull is using; the bytes freed."""
+        used = {os.path.basename(self.path(digest)) for digest in (*self._held, *self._jobs)}
+        return await self._in_thread(self._clear, used)
+
+    def _clear(self, used: set[str]) -> int:
+        freed = 0
+        with os.scandir(self._folder) as entries:
+            idle = [entry for entry in entries if entry.name not in used]
+        for entry in idle:
+            with contextlib.suppress(FileNotFoundError):
+                freed += entry.stat(follow_symlinks=False).st_blocks * 512
+                os.unlink(entry.path)
+        return freed
+
+    def drop(self, digest: str) -> None:
+        """Remove what was fetched, because it is of no use although it is what its digest says."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path(digest))
 
     async def fetch(self, digest: str, size_bytes: int, sources: Sequence[Source], listener: Listener) -> str:
         """The path of the verified blob. Joins a download of it that goes on already.
@@ -172,6 +205,9 @@ class Downloads:
                 file = await self._in_thread(PartialFile, self.path(digest))
                 try:
                     await self._complete(file, job, digest, size_bytes, sources)
+                except ContentMismatch:
+                    self.drop(digest)
+                    raise
                 finally:
                     file.close()
             return self.path(digest)
@@ -190,7 +226,6 @@ class Downloads:
             actual = file.digest
             await self._in_thread(file.reset)
             if not resumed:
-                os.unlink(file.path)
                 raise ContentMismatch(
                     f"filesystem layer verification failed for digest {digest}: got {actual}"
                 )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
+import msgspec
+
 from sampan.content.bootstrap import BootstrapOptions
 from sampan.content.images import ImageStore
 from sampan.content.streams import Workers
 from sampan.engine.events import Events
 from sampan.model.image import Image
 from sampan.model.progress import ProgressMessage
+from sampan.transfer.downloads import Downloads
 
 from .catalog import ImageCatalog
 from .removal import ImageRemoval
@@ -19,7 +22,16 @@ from .views import DeletedImage, HistoryItem, ImageInspect, ImagePrune, ImageSum
 
 
 class Images:
-    def __init__(self, store: ImageStore, users: ImageUsers, events: Events, workers: Workers) -> None:
+    def __init__(
+        self,
+        store: ImageStore,
+        users: ImageUsers,
+        events: Events,
+        workers: Workers,
+        downloads: Downloads | None = None,
+    ) -> None:
+        """``downloads`` are those that broken pulls have left; pruning removes them as well."""
+        self._downloads = downloads
         self.catalog = ImageCatalog(store, users, events, workers)
         self.removal = ImageRemoval(self.catalog, users, events)
         self.transfer = ImageTransfer(self.catalog, workers)
@@ -61,7 +73,11 @@ class Images:
 
     async def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> ImagePrune:
         """Raises PruneRunning, InvalidFilter."""
-        return await self.removal.prune(filters)
+        pruned = await self.removal.prune(filters)
+        if self._downloads is None or set(filters or ()) - {"dangling"}:
+            return pruned
+        freed = await self._downloads.clear()
+        return msgspec.structs.replace(pruned, space_reclaimed=pruned.space_reclaimed + freed)
 
     async def recover(self) -> None:
         """At start: remove what unfinished work of an earlier process has left."""

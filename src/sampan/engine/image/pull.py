@@ -176,8 +176,9 @@ class Puller:
         """All layers, then the image; ``finish`` names it before anybody can take it for unused."""
         chains = chain_ids(found.config.rootfs.diff_ids)
         work = LayerWork(self._store, self._downloads, self._workers, repositories, say)
-        with self._store.lease() as lease:
-            lease.add(*chains, *(layer.digest for layer in found.manifest.layers))
+        digests = [layer.digest for layer in found.manifest.layers]
+        with self._downloads.holding(digests), self._store.lease() as lease:
+            lease.add(*chains, *digests)
             try:
                 await work.fetch_all(found.manifest.layers, found.config.rootfs.diff_ids, chains)
                 assembled = await self._workers.run(lambda: self._assemble(lease, found, work))
@@ -320,7 +321,13 @@ class LayerWork:
             finally:
                 os.close(fd)
 
-        await self._workers.run(stage)
+        try:
+            await self._workers.run(stage)
+        except InvalidArgument:
+            # fetching the same bytes again would not make a layer of them
+            if self.paths.pop(layer.digest, None) is not None:
+                self._downloads.drop(layer.digest)
+            raise
 
     def _open(self, digest: str) -> int:
         """The file that was fetched, or the blob that another pull has made of it meanwhile."""
