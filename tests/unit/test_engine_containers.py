@@ -436,6 +436,12 @@ async def test_restart_keeps_the_container_even_with_rm(engine: Engine) -> None:
     assert engine.actions() == ["create", "start", "kill", "die", "stop", "start", "restart"]
 
 
+async def test_two_restarts_at_once_both_succeed(engine: Engine) -> None:
+    await engine.run("web")
+    await asyncio.gather(engine.containers.restart("web", 0), engine.containers.restart("web", 0))
+    assert await engine.status("web") == "running"
+
+
 async def test_a_restart_that_fails_says_what_it_was(engine: Engine) -> None:
     await engine.run("web")
     engine.runtime.failure = StartFailed("exec: no", 127)

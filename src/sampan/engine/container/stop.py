@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 
@@ -121,10 +122,12 @@ class Stopper:
             self._supervision.keep(entry)
             try:
                 if entry.life.phase in ALIVE:
-                    await self._stop(entry, timeout_s, signal_name)
+                    with contextlib.suppress(NotRunning):  # it has just ended by itself
+                        await self._stop(entry, timeout_s, signal_name)
             finally:
                 self._supervision.unkeep(entry)
-            await self._supervision.start(entry)
+            with contextlib.suppress(NotModified):  # somebody else was faster: it runs anew all the same
+                await self._supervision.start(entry)
         except SampanError as error:
             error.message = f"Cannot restart container {entry.name}: {error.message}"
             error.args = (error.message,)
