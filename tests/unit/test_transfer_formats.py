@@ -52,7 +52,8 @@ def test_challenges(text: str, expected: list[tuple[str, dict[str, str]]]) -> No
 
 @pytest.mark.parametrize("padding", [True, False])
 def test_credentials_from_the_header(padding: bool) -> None:
-    text = base64.urlsafe_b64encode(b'{"username":"ada","password":"p?>","email":null}').decode()
+    data = b'{"username":"ada","password":"p?>","email":null,"serveraddress":null}'
+    text = base64.urlsafe_b64encode(data).decode()
     found = decode_header(text if padding else text.rstrip("="))
     assert (found.username, found.password) == ("ada", "p?>")
     assert "p?>" not in repr(found)

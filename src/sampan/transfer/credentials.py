@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import Any
 
 import msgspec
 
@@ -27,13 +28,15 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 NOBODY = Credentials()
-_decode = msgspec.json.Decoder(Credentials, strict=False).decode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def decode_credentials(data: bytes | str) -> Credentials:
     """From JSON. ``auth`` is split into name and password. Raises ValueError."""
     try:
-        found = _decode(data)
+        # null stands for what is not there, as in Go
+        given = {name: value for name, value in _decode(data).items() if value is not None}
+        found = msgspec.convert(given, Credentials, strict=False)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"invalid credentials: {error}") from None
     if found.auth and not found.username:
