@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -160,6 +162,12 @@ class Engine:
 
 class Sampan(Engine):
     name = "sampan"
+
+    def __init__(self, work: Path) -> None:
+        super().__init__(work)
+        # as installed: pip compiles what it installs, a checkout may never have been
+        package = Path(importlib.util.find_spec("sampan").submodule_search_locations[0])  # type: ignore[union-attr, index]
+        compileall.compile_dir(package, quiet=1)
 
     def root(self) -> str:
         return "/"

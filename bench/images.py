@@ -111,9 +111,9 @@ def _busybox_layer(target: Path) -> None:
         _text(archive, "etc/group", "root:x:0:\ndaemon:x:1:\ntty:x:5:\naudio:x:29:\nnogroup:x:65534:\n")
 
 
-def _large_layer(target: Path) -> None:
+def _large_layer(target: Path, number: int) -> None:
     """Files of 1 kB to 200 kB, half of each compressible, in folders of one hundred."""
-    generator = random.Random(20_000)
+    generator = random.Random(number)
     noise = generator.randbytes(1 << 20)
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as archive:
         left = LARGE_BYTES
@@ -167,18 +167,26 @@ def busybox_archive(folder: Path) -> Path:
     return _ensure(folder, "busybox", BUSYBOX)
 
 
-def large_archive(folder: Path) -> Path:
-    """large.tar in folder: 540 MB in 20,000 files."""
-    return _ensure(folder, "large", LARGE)
+def large_archive(folder: Path, number: int) -> Path:
+    """540 MB in 20,000 files; each number is another image, of which nothing is there yet."""
+    return _ensure(folder, f"large{number}", LARGE, number)
 
 
-def _ensure(folder: Path, name: str, tag: str) -> Path:
+def large_layer(folder: Path) -> Path:
+    """The layer of large_archive(folder, 0) by itself."""
+    return folder / "large0.layer"
+
+
+def _ensure(folder: Path, name: str, tag: str, number: int = 0) -> Path:
     target = folder / f"{name}.tar"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
         layer = folder / f"{name}.layer"
-        (_busybox_layer if name == "busybox" else _large_layer)(layer)
+        if tag == BUSYBOX:
+            _busybox_layer(layer)
+        else:
+            _large_layer(layer, number)
         _save(layer, target, tag)
-        if name != "large":
+        if layer != large_layer(folder):
             layer.unlink()
     return target
