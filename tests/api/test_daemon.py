@@ -31,6 +31,18 @@ def test_the_socket_is_for_root_and_its_group(daemon: Daemon) -> None:
     assert stat.S_IMODE(Path(daemon.socket).stat().st_mode) == 0o660
 
 
+def test_users_of_the_host_get_at_no_file_of_an_image_and_no_secret(daemon: Daemon, docker: Client) -> None:
+    """A setuid program in a layer would otherwise be one of the host's."""
+    docker("run", "--rm", "-e", "SECRET=1", "busybox", "true")
+    open_to_others = [
+        path
+        for path in (daemon.data_root, *daemon.data_root.glob("sampan.db*"))
+        if stat.S_IMODE(path.stat().st_mode) & 0o007
+    ]
+    assert open_to_others == []
+    assert any(daemon.data_root.glob("sampan.db"))
+
+
 @pytest.mark.parametrize("version", ["1.24", "1.39", "1.43", "1.50"])
 def test_clients_of_every_age_run_a_container(daemon: Daemon, docker: Client, version: str) -> None:
     environment = {**os.environ, "DOCKER_HOST": daemon.host, "DOCKER_API_VERSION": version}

@@ -102,8 +102,11 @@ def _allow_descriptors() -> None:
 
 
 def _make_directories(settings: Settings) -> None:
-    for path in (settings.data_root, settings.exec_root):
-        os.makedirs(path, mode=0o711, exist_ok=True)
+    os.makedirs(settings.exec_root, mode=0o711, exist_ok=True)
+    os.makedirs(settings.data_root, mode=0o710, exist_ok=True)
+    # Images bring setuid programs: no user of the host may get at them (CVE-2021-41091). As dockerd does,
+    # also for a directory that was there before.
+    os.chmod(settings.data_root, 0o710)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ nothing to lock.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,11 @@ class Database:
     def __init__(self, path: str) -> None:
         """``path`` is a file (its directory exists) or ``:memory:``. Applies outstanding migrations."""
         self.path = path
+        if path != ":memory:":
+            # containers' environments hold secrets; SQLite gives the log beside the file the file's mode
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.fchmod(fd, 0o600)
+            os.close(fd)
         # isolation_level=None: the driver opens no transactions of its own
         self._connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
         self._depth = 0
