@@ -374,7 +374,7 @@ def test_devices_are_looked_up_on_the_host(tmp_path: os.PathLike[str]) -> None:
     linked = DeviceMapping(path_on_host=link, path_in_container="/dev/x", cgroup_permissions="r")
     found = devices.resolve(record(devices=[linked]).host)
     assert (found.devices[0].minor, found.rules[0].access) == (5, "r")
-    for path in ("/dev/not-there", str(tmp_path)):
+    for path in ("/dev/not-there", str(tmp_path), "", "/dev/null\0"):
         missing = DeviceMapping(path_on_host=path, path_in_container=path)
         with pytest.raises(FailedPrecondition, match="error gathering device information"):
             devices.resolve(record(devices=[missing]).host)

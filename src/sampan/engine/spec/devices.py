@@ -85,16 +85,18 @@ def _rule_for(device: Device, access: str) -> DeviceRule:
 
 def _from_path(path: str, inside: str) -> list[Device]:
     """One node, or every node below a directory such as /dev/dri or /dev/snd."""
-    resolved = os.path.realpath(path) if os.path.islink(path) else path
     try:
+        resolved = os.path.realpath(path) if os.path.islink(path) else path
         status = os.stat(resolved)
+        if stat.S_ISDIR(status.st_mode):
+            devices = _below(resolved, inside)
+        else:
+            device = _device(status, inside)
+            devices = [device] if device else []
     except OSError as error:
         raise DeviceNotFound(path, (error.strerror or str(error)).lower()) from error
-    if stat.S_ISDIR(status.st_mode):
-        devices = _below(resolved, inside)
-    else:
-        device = _device(status, inside)
-        devices = [device] if device else []
+    except ValueError as error:  # a zero byte in the path
+        raise DeviceNotFound(path, str(error)) from error
     if not devices:
         raise DeviceNotFound(path, "not a device node")
     return devices
@@ -177,6 +179,7 @@ def _throttles(entries: list[ThrottleDevice] | None) -> list[ThrottleRule]:
 def _numbers(path: str) -> tuple[int, int]:
     try:
         number = os.stat(path).st_rdev
-    except OSError as error:
-        raise FailedPrecondition(f"stat {path}: {(error.strerror or str(error)).lower()}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise FailedPrecondition(f"stat {path}: {reason.lower()}") from error
     return os.major(number), os.minor(number)
