@@ -115,6 +115,24 @@ async def test_a_command_that_cannot_run(box: Box, command: str, code: int, mess
     assert (failure.value.exit_code, failure.value.message) == (code, message)
 
 
+@pytest.mark.parametrize("count", [500, 600, 1500, 3000])
+async def test_large_environments(box: Box, count: int) -> None:
+    """A thousand bytes each; the kernel takes a quarter of the stack limit (execve(2)), as a rule 2 MB."""
+    request = box.request("sh", "-c", "echo $LAST")
+    assert request.spec.process is not None
+    variables = [*(f"V{number}={'x' * 1000}" for number in range(count)), "PATH=/bin", "LAST=here"]
+    process = msgspec.structs.replace(request.spec.process, env=variables)
+    changed = msgspec.structs.replace(request, spec=msgspec.structs.replace(request.spec, process=process))
+    watcher = Watcher()
+    if count < 2000:
+        running = await box.client.launch(changed, [watcher])
+        assert frames(await watcher.everything()) == {1: b"here\n"}
+        await running.released()
+        return
+    with pytest.raises(StartFailed, match="argument list too long"):
+        await box.client.launch(changed)
+
+
 async def test_stdin_with_half_close(box: Box) -> None:
     watcher = Watcher(stdin=True)
     process = await box.client.launch(box.request("cat", stdin=True), [watcher])

@@ -21,6 +21,7 @@ from sampan.model.launch import ExecRequest, ExitStatus, LaunchRequest
 
 from . import monitor, planner
 from .errors import SpawnerLost, StartFailed
+from .spawner import LARGEST_MESSAGE
 from .streams import Attachment, SocketStream
 
 _MESSAGE = 65536
@@ -60,16 +61,24 @@ class Spawner:
         self._socket = ours
 
     def send(self, program: bytes, fds: list[int]) -> None:
-        """Ask for a monitor. Raises SpawnerLost after starting a new spawner."""
+        """Ask for a monitor. Raises SpawnerLost when no spawner can be started."""
+        if len(program) > LARGEST_MESSAGE:
+            with os.fdopen(os.memfd_create("program"), "wb", buffering=0) as file:
+                file.write(program)
+                self._send(b"F", [*fds, file.fileno()])
+        else:
+            self._send(program, fds)
+
+    def _send(self, message: bytes, fds: list[int]) -> None:
         if self._socket is None:
             self.start()
         assert self._socket is not None
         try:
-            socket.send_fds(self._socket, [program], fds)
+            socket.send_fds(self._socket, [message], fds)
         except (BrokenPipeError, ConnectionResetError):
             self._reap()
             self.start()
-            socket.send_fds(self._socket, [program], fds)
+            socket.send_fds(self._socket, [message], fds)
 
     def _reap(self) -> None:
         assert self._socket is not None
