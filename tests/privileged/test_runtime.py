@@ -133,6 +133,15 @@ async def test_large_environments(box: Box, count: int) -> None:
         await box.client.launch(changed)
 
 
+async def test_many_clients_from_the_start(box: Box) -> None:
+    watchers = [Watcher() for _ in range(210)]
+    request = box.request("sh", "-c", "sleep 0.5; echo heard")
+    running = await box.client.launch(request, watchers)
+    for watcher in watchers:
+        assert frames(await watcher.everything()) == {1: b"heard\n"}
+    await running.released()
+
+
 async def test_stdin_with_half_close(box: Box) -> None:
     watcher = Watcher(stdin=True)
     process = await box.client.launch(box.request("cat", stdin=True), [watcher])

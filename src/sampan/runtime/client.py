@@ -28,6 +28,8 @@ _MESSAGE = 65536
 _BEFORE = ("cgroup_steps", "parent_namespaces", "time_offsets", "cgroup_into", "id_maps", "links")
 _AFTER = ("run_dir", "log", "clients", "oom_path", "cgroup_dirs")
 _UNKNOWN_EXIT = 137
+_MOST_CLIENTS = 200
+"""That are there from the first byte on: a message carries at most 253 descriptors (SCM_MAX_FD)."""
 _BOOT = "import sys; sys.path.insert(0, {path!r}); from sampan.runtime.spawner import main; main({fd})"
 
 
@@ -290,10 +292,13 @@ class RuntimeClient:
         listener = _listen(run_dir)
         sync = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pairs = [_stream_pair() for _ in attachments]
-        program["clients"] = [[a.stdin, a.stdout, a.stderr] for a in attachments]
+        wishes = [[a.stdin, a.stdout, a.stderr] for a in attachments]
+        program["clients"] = wishes[:_MOST_CLIENTS]
         passed = [theirs, listener, *sync, *(pair[1] for pair in pairs)]
         try:
-            self._spawner.send(_encode(program), [end.fileno() for end in passed])
+            self._spawner.send(_encode(program), [end.fileno() for end in passed[: 4 + _MOST_CLIENTS]])
+            for wish, (_, end) in zip(wishes[_MOST_CLIENTS:], pairs[_MOST_CLIENTS:], strict=True):
+                socket.send_fds(control, [marshal.dumps(("attach", *wish))], [end.fileno()])
         except BaseException:
             control.close()
             for ours, _ in pairs:

@@ -22,7 +22,8 @@ from sampan.runtime import monitor
 
 LARGEST_MESSAGE = 1 << 19
 """What is larger (a container with half a megabyte of variables) comes in a memory file."""
-_MOST_FDS = 32
+_MOST_FDS = 253
+"""SCM_MAX_FD of the kernel."""
 
 
 def serve(requests: _socket.socket) -> None:
