@@ -18,8 +18,9 @@ from sampan.model.launch import (
     ExecRequest,
 )
 from sampan.model.oci import Process
+from sampan.runtime import client
 from sampan.runtime.client import RuntimeClient, Spawner, SupervisedProcess
-from sampan.runtime.errors import StartFailed
+from sampan.runtime.errors import MonitorLost, StartFailed
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -140,6 +141,23 @@ async def test_many_clients_from_the_start(box: Box) -> None:
     for watcher in watchers:
         assert frames(await watcher.everything()) == {1: b"heard\n"}
     await running.released()
+
+
+async def test_a_monitor_lost_during_the_start_leaves_nothing(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = client._encode
+
+    def spoilt(program: dict[str, object]) -> bytes:
+        """Two clients are told of and one is sent: the monitor ends with an exception."""
+        return whole({**program, "clients": [[False, True, True]] * 2})
+
+    monkeypatch.setattr(client, "_encode", spoilt)
+    watcher = Watcher()
+    with pytest.raises(MonitorLost):
+        await box.client.launch(box.request("sleep", "100"), [watcher])
+    assert await watcher.everything() == b""
+    assert [path for path in groups() if box.id in path] == []
 
 
 async def test_stdin_with_half_close(box: Box) -> None:

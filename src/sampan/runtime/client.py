@@ -16,11 +16,11 @@ import msgspec
 from sampan.base.errors import Conflict
 from sampan.kernel import capabilities, mount
 from sampan.kernel import process as proc
-from sampan.kernel.cgroup import layout
+from sampan.kernel.cgroup import layout, steps
 from sampan.model.launch import ExecRequest, ExitStatus, LaunchRequest
 
 from . import monitor, planner
-from .errors import SpawnerLost, StartFailed
+from .errors import MonitorLost, SpawnerLost, StartFailed
 from .spawner import LARGEST_MESSAGE
 from .streams import Attachment, SocketStream
 
@@ -192,7 +192,7 @@ class SupervisedProcess:
         self._loop.remove_reader(self._control.fileno())
         self._control.close()
         if not self.started.done():
-            self.started.set_exception(StartFailed("the monitor ended before the process was started", 125))
+            self.started.set_exception(MonitorLost("the monitor ended before the process was started", 125))
         elif not self._exit.done() and self.started.exception() is None:
             self._on_exited(ExitStatus(exit_code=_UNKNOWN_EXIT, finished_ns=0))
         if not self._gone.done():
@@ -313,6 +313,9 @@ class RuntimeClient:
         self._remember(process)
         try:
             await asyncio.shield(process.started)
+        except MonitorLost:
+            await asyncio.to_thread(steps.remove, program["cgroup_dirs"], kill=True)
+            raise
         except asyncio.CancelledError:
             process.discard()
             raise

@@ -14,5 +14,9 @@ class StartFailed(SampanError):
         self.exit_code = exit_code
 
 
+class MonitorLost(StartFailed):
+    """The monitor was killed while it started the process, and cleaned up nothing."""
+
+
 class SpawnerLost(SampanError):
     """The spawner died; a new one is started with the next launch. The request can be repeated."""
