@@ -250,7 +250,10 @@ async def test_nothing_is_found_where_nothing_was(box: Box) -> None:
 
 async def test_the_death_of_the_spawner_costs_nothing(box: Box, spawner: Spawner) -> None:
     process = await box.client.launch(box.request("sleep", "100"))
+    pidfd = os.pidfd_open(spawner.pid)
     os.kill(spawner.pid, signal.SIGKILL)
+    await _ended(pidfd)  # until then it may still take a request, which dies with it
+    os.close(pidfd)
     other = Box(box.root / "other", box.client)
     shutil.copytree(box.root / "lower", other.root / "lower", symlinks=True)
     for name in ("upper", "work"):
