@@ -21,6 +21,7 @@ from sampan.cli.progress import Board
 from sampan.cli.reference import reference
 from sampan.cli.session import Session
 from sampan.cli.table import align
+from sampan.formats.durations import human_duration
 
 ROOT = Path(__file__).parents[2]
 
@@ -135,7 +136,7 @@ def test_sizes(size: int, decimal: str, binary: str) -> None:
     ],
 )
 def test_durations_for_people(seconds: float, text: str) -> None:
-    assert units.human_duration(seconds) == text
+    assert human_duration(seconds) == text
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from front_engine import CREATED_NS, make_view
 
 from sampan.engine.container.views import StateView
 from sampan.engine.image.views import ImageInspect, ImageSummary
+from sampan.formats.durations import human_duration
 from sampan.front.docker.container_views import (
     SummaryCache,
     render_command,
@@ -15,7 +16,6 @@ from sampan.front.docker.container_views import (
     render_status,
     render_summary,
 )
-from sampan.front.docker.durations import human_duration
 from sampan.front.docker.events import render_event
 from sampan.front.docker.image_views import render_image, render_image_summary
 from sampan.front.docker.replies import encode

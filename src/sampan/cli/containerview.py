@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from sampan.cli.table import Column, View
-from sampan.cli.units import ellipsis, go_quote, human_duration, human_size, short_id
+from sampan.cli.units import ellipsis, go_quote, human_size, short_id
+from sampan.formats.durations import human_duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sampan.formats.durations import UNIT_NS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -9,16 +11,6 @@ if TYPE_CHECKING:
 _DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB")
 _FACTORS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
-_DURATIONS_NS = {
-    "ns": 1,
-    "us": 1_000,
-    "µs": 1_000,
-    "μs": 1_000,
-    "ms": 1_000_000,
-    "s": 1_000_000_000,
-    "m": 60_000_000_000,
-    "h": 3_600_000_000_000,
-}
 
 
 def _scaled(size: float, base: float, units: Sequence[str], precision: int) -> str:
@@ -37,35 +29,6 @@ def human_size(size_bytes: float, precision: int = 4) -> str:
 def binary_size(size_bytes: float) -> str:
     """Binary units: ``1.205MiB``."""
     return _scaled(size_bytes, 1024.0, _BINARY, 4)
-
-
-def human_duration(seconds: float) -> str:
-    """Roughly how long: ``About a minute``, ``4 hours``."""
-    whole = int(seconds)
-    if whole < 1:
-        return "Less than a second"
-    if whole == 1:
-        return "1 second"
-    if whole < 60:
-        return f"{whole} seconds"
-    minutes = whole // 60
-    if minutes == 1:
-        return "About a minute"
-    if minutes < 60:
-        return f"{minutes} minutes"
-    hours = int(seconds / 3600 + 0.5)
-    if hours == 1:
-        return "About an hour"
-    if hours < 48:
-        return f"{hours} hours"
-    days = hours // 24
-    if days < 14:
-        return f"{days} days"
-    if days < 60:
-        return f"{days // 7} weeks"
-    if days < 730:
-        return f"{days // 30} months"
-    return f"{int(seconds / 3600) // 24 // 365} years"
 
 
 def display_width(text: str) -> int:
@@ -156,10 +119,10 @@ def parse_duration(text: str) -> int:
             raise ValueError(f'time: missing unit in duration "{text}"')
         if not number.strip(".") or number.count(".") > 1:
             raise ValueError(f'time: invalid duration "{text}"')
-        if unit not in _DURATIONS_NS:
+        if unit not in UNIT_NS:
             raise ValueError(f'time: unknown unit "{unit}" in duration "{text}"')
         whole, _, fraction = number.partition(".")
-        factor = _DURATIONS_NS[unit]
+        factor = UNIT_NS[unit]
         total += int(whole or 0) * factor
         if fraction:
             total += int(fraction) * factor // 10 ** len(fraction)

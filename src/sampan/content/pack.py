@@ -27,7 +27,7 @@ from sampan.formats.tar import (
     padding,
 )
 
-from .unpack import OPAQUE, OVERLAY_OPAQUE, WHITEOUT
+from .unpack import OPAQUE, WHITEOUT, is_opaque
 
 Write = Callable[[bytes], None]
 
@@ -118,7 +118,7 @@ class Packer:
         try:
             status = os.fstat(fd)
             self._emit(self._entry(status, name + b"/", b""), fd, None)
-            if self._policy.overlay_whiteouts and _is_opaque(fd):
+            if self._policy.overlay_whiteouts and is_opaque(fd):
                 self._marker(name + b"/" + OPAQUE, status)
             if status.st_dev == device or not self._policy.one_file_system:
                 self._children(fd, name[: len(name) - len(inner)], inner + b"/", device)
@@ -199,15 +199,6 @@ def _open_regular(parent: int, base: bytes) -> int:
         return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(place)
-
-
-def _is_opaque(fd: int) -> bool:
-    try:
-        return os.getxattr(fd, OVERLAY_OPAQUE) == b"y"
-    except OSError as error:
-        if error.errno in (errno.ENODATA, errno.ENOTSUP):
-            return False
-        raise
 
 
 def _xattrs(target: int | str, *, follow: bool) -> dict[bytes, bytes] | None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from .unpack import OVERLAY_OPAQUE
+from .unpack import is_opaque
 
 MODIFIED = 0
 ADDED = 1
@@ -80,9 +80,7 @@ def _is_ours(parent: int, base: bytes, path: bytes, status: os.stat_result, hidd
     if fd < 0:
         return False
     try:
-        return not _is_opaque(fd) and all(
-            path + b"/" + os.fsencode(name) in hidden for name in os.listdir(fd)
-        )
+        return not is_opaque(fd) and all(path + b"/" + os.fsencode(name) in hidden for name in os.listdir(fd))
     finally:
         os.close(fd)
 
@@ -111,7 +109,7 @@ def _walk_below(place: _Place, found: dict[bytes, int], hidden: frozenset[bytes]
             found[path] = ADDED
         elif _differs(status, old):
             found[path] = MODIFIED
-    if place.lower_fd >= 0 and place.path and _is_opaque(place.upper_fd):
+    if place.lower_fd >= 0 and place.path and is_opaque(place.upper_fd):
         for base in (os.fsencode(name) for name in os.listdir(place.lower_fd)):
             if base not in names:
                 found[place.path + base] = DELETED
@@ -173,13 +171,4 @@ def _open(fd: int, path: bytes) -> int:
     except OSError as error:
         if error.errno == errno.ELOOP:
             return -1
-        raise
-
-
-def _is_opaque(fd: int) -> bool:
-    try:
-        return os.getxattr(fd, OVERLAY_OPAQUE) == b"y"
-    except OSError as error:
-        if error.errno in (errno.ENODATA, errno.ENOTSUP):
-            return False
         raise

@@ -431,6 +431,16 @@ class TreeWriter:
                 os.close(fd)
 
 
+def is_opaque(fd: int) -> bool:
+    """Whether a directory hides what lower layers have of it (overlayfs.rst)."""
+    try:
+        return os.getxattr(fd, OVERLAY_OPAQUE) == b"y"
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return False
+        raise
+
+
 def _show(name: bytes) -> str:
     return '"' + name.decode("utf-8", "backslashreplace") + '"'
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from sampan.base.clock import parse_ns
 from sampan.base.errors import InvalidArgument
+from sampan.formats.durations import UNIT_NS
 
 
 class InvalidFilter(InvalidArgument):
@@ -91,16 +92,6 @@ def prune_labels_match(filters: Filters, labels: Mapping[str, str] | None) -> bo
 
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
-_UNIT_NS = {
-    "ns": 1,
-    "us": 1_000,
-    "µs": 1_000,
-    "μs": 1_000,
-    "ms": 1_000_000,
-    "s": 1_000_000_000,
-    "m": 60_000_000_000,
-    "h": 3_600_000_000_000,
-}
 
 
 def parse_duration_ns(text: str) -> int:
@@ -112,7 +103,7 @@ def parse_duration_ns(text: str) -> int:
     for match in _DURATION.finditer(rest):
         if match.start() != end:
             break
-        total += float(match[1]) * _UNIT_NS[match[2]]
+        total += float(match[1]) * UNIT_NS[match[2]]
         end = match.end()
     if not rest or end != len(rest):
         raise ValueError(f"time: invalid duration {text!r}")

@@ -58,11 +58,3 @@ class KeyedLocks:
     def __len__(self) -> int:
         """Locks that somebody holds or wants now."""
         return len(self._locks)
-
-
-def forget_held() -> None:
-    """For a task started while its parent holds a lock: the child holds nothing.
-
-    A new task inherits its creator's context, and with it the note of what the creator holds.
-    """
-    _held.set(())

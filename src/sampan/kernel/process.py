@@ -43,7 +43,6 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_KEEPCAPS = 8
 _PR_SET_NAME = 15
 _PR_CAPBSET_DROP = 24
-_PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
@@ -137,11 +136,6 @@ def close_from(first_fd: int, last_fd: int = 0xFFFFFFFF) -> None:
 def set_parent_death_signal(signal: int) -> None:
     """PR_SET_PDEATHSIG. Cleared by the kernel when credentials change: call it after setuid."""
     check(_prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0), "PR_SET_PDEATHSIG")
-
-
-def set_child_subreaper() -> None:
-    """Orphans below this process become its children (PR_SET_CHILD_SUBREAPER)."""
-    check(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "PR_SET_CHILD_SUBREAPER")
 
 
 def set_name(name: str) -> None:

@@ -83,17 +83,6 @@ class Repository:
             raise ContentMismatch(f"manifest {reference} cannot be verified: use its sha256 digest")
         return Fetched(data=data, digest=digest, media_type=media_type_of(data, declared))
 
-    async def has_manifest(self, digest: str) -> bool:
-        """Whether the registry has it. Raises RegistryRefused for anything but yes and no."""
-        async with self.registry.send(
-            "HEAD",
-            f"/v2/{self.path}/manifests/{digest}",
-            scope=self._push,
-            headers={"Accept": _ACCEPT},
-            wanted=(200, 404),
-        ) as response:
-            return response.status == 200
-
     async def put_manifest(self, reference: str, data: bytes, media_type: str) -> str:
         """Its digest. Raises RegistryRefused."""
         async with self.registry.send(

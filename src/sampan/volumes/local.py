@@ -97,14 +97,6 @@ class LocalDriver:
         if path:
             shutil.rmtree(path)
 
-    def is_empty(self, name: str, subpath: str = "") -> bool:
-        fd = self.open_subpath(name, subpath, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            with os.scandir(fd) as entries:
-                return next(entries, None) is None
-        finally:
-            os.close(fd)
-
     def open_subpath(self, name: str, subpath: str, flags: int = os.O_PATH) -> int:
         """A descriptor inside the volume; a symbolic link anywhere on the way is refused, because whoever
         writes to the volume could turn it at any time. Raises SubpathNotFound, SubpathEscapes."""

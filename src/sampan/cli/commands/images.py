@@ -12,7 +12,8 @@ from sampan.cli.imagename import canonical, familiar, split_tag, with_tag
 from sampan.cli.options import BOOL, STRING, Command, Option, Values
 from sampan.cli.session import Session
 from sampan.cli.table import Column, View
-from sampan.cli.units import ellipsis, human_duration, human_size, short_id
+from sampan.cli.units import ellipsis, human_size, short_id
+from sampan.formats.durations import human_duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

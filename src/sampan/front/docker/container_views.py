@@ -15,6 +15,7 @@ import msgspec
 from sampan.base.clock import format_ns
 from sampan.engine.container.views import ContainerView, EndpointView, ExecView, StateView
 from sampan.engine.spec.spec import MASKED_PATHS, READONLY_PATHS
+from sampan.formats.durations import human_duration
 from sampan.model.container import (
     Container,
     ContainerConfig,
@@ -23,8 +24,6 @@ from sampan.model.container import (
     MountPoint,
     PortBinding,
 )
-
-from .durations import human_duration
 
 DRIVER = "overlay2"
 

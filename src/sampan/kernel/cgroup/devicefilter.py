@@ -111,16 +111,6 @@ def attach(directory: str, instructions: bytes) -> None:
         os.close(group)
 
 
-def detach_all(directory: str) -> None:
-    """Give a group its parent's access again."""
-    group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for identity in _attached(group):
-            _detach(group, identity)
-    finally:
-        os.close(group)
-
-
 def _load(instructions: bytes) -> int:
     code = ctypes.create_string_buffer(instructions, len(instructions))
     license_text = ctypes.create_string_buffer(b"Apache-2.0")

@@ -80,16 +80,6 @@ def detect(mountinfo: str | None = None) -> Layout:
     raise FileNotFoundError("no cgroup file system is mounted below /sys/fs/cgroup")
 
 
-def own_path(controller: str = "") -> str:
-    """The group of the calling process in a hierarchy, as /proc/self/cgroup names it ("" is v2)."""
-    with open("/proc/self/cgroup") as file:
-        for line in file:
-            _, names, path = line.rstrip("\n").split(":", 2)
-            if controller in names.split(",") if controller else not names:
-                return path
-    return "/"
-
-
 def children(directory: str) -> list[str]:
     """Child groups of a directory; empty when it does not exist."""
     try:

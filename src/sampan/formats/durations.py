@@ -1,6 +1,18 @@
-"""Durations as people read them: the words that ``docker ps`` shows."""
+"""Durations as Docker's clients show them and as Go writes their units. Light: ``sampan ps`` imports it."""
 
 from __future__ import annotations
+
+UNIT_NS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "μs": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+"""The units of Go's time.ParseDuration in nanoseconds; micro is written with either of two signs."""
 
 
 def human_duration(seconds: float) -> str:
