@@ -285,7 +285,14 @@ def test_what_a_container_leaves_in_a_shared_pid_namespace_is_killed(
     if shared == "host":
         pid, birth = run(docker, "--pid", mode, BUSYBOX, "sh", "-c", script).split()
         stat = Path(f"/proc/{pid}/stat")
-        eventually(lambda: not stat.exists() or stat.read_text().split()[21] != birth, "the child is gone")
+
+        def gone() -> bool:  # another process may have its number by now
+            try:
+                return stat.read_text().split()[21] != birth
+            except (FileNotFoundError, ProcessLookupError):
+                return True
+
+        eventually(gone, "the child is gone")
         return
     docker("run", "--rm", "--pid", mode, BUSYBOX, "sh", "-c", "sleep 4321 & exit 3", code=3)
     other = mode.partition(":")[2]
