@@ -1,4 +1,4 @@
-"""The layers of one pull: fetched a few at a time, unpacked as they arrive, out of sight until all are here."""
+"""The layers of one pull: fetched a few at a time, unpacked as they arrive, out of sight until all is here."""
 
 from __future__ import annotations
 
