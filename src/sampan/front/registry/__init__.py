@@ -1,0 +1,1 @@
+"""OCI distribution over HTTP: decodes, calls the registry, encodes."""

@@ -1,0 +1,1 @@
+"""A registry of OCI images: repositories, manifests, blobs, and the rules and upkeep around them."""
