@@ -1,4 +1,4 @@
-"""The layers of one pull: fetched a few at a time, unpacked as they arrive, out of sight until all is here."""
+"""The layers of one pull: fetched a few at a time, unpacked as they arrive, out of sight until all are in."""
 
 from __future__ import annotations
 
