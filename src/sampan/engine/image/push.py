@@ -1,11 +1,9 @@
-"""Send images to registries: what is there already is not sent, what a neighbour has is mounted."""
+"""Send images to registries: names, manifests and what the client is told; ``blob_upload`` sends bytes."""
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator
 
 import msgspec
 
@@ -14,21 +12,15 @@ from sampan.base.errors import InvalidArgument, NotFound
 from sampan.content.images import OCI_MANIFEST, ImageStore
 from sampan.engine.events import Events
 from sampan.formats.reference import ImageName, parse_name
-from sampan.model.image import Descriptor, Image, Manifest
+from sampan.model.image import Image
 from sampan.model.progress import ProgressMessage
 from sampan.transfer.credentials import Credentials
-from sampan.transfer.errors import RegistryRefused, RegistryUnreachable
-from sampan.transfer.http import is_retried
 from sampan.transfer.registries import Registries
 from sampan.transfer.repository import Repository
 
+from .blob_upload import BlobUpload
 from .catalog import ImageCatalog
-from .progress import Meter, Say, messages_of, status
-
-_Sources = Callable[[], dict[str, str]]
-
-_CHUNK = 1 << 20
-_FIRST_WAIT_S = 1.0
+from .progress import Say, messages_of, status
 
 
 class NotTagged(NotFound):
@@ -51,8 +43,7 @@ class Pusher:
         self._store: ImageStore = catalog.store
         self._registries = registries
         self._events = events
-        self._limit = max(limit, 1)
-        self._attempts = max(attempts, 1)
+        self._upload = BlobUpload(self._store.blobs, limit=limit, attempts=attempts)
 
     def push(
         self, name: ImageName, credentials: Credentials, platform: str = ""
@@ -89,10 +80,12 @@ class Pusher:
             data = self._store.blobs.read(image.manifest_digest)
             manifest = self._store.manifest(image)
             lease.add(*(layer.digest for layer in manifest.layers))
-            await self._layers(say, repository, name, image, manifest)
+            layers = list(zip(manifest.layers, image.config.rootfs.diff_ids, strict=True))
+            # neighbours are asked only when something has to be sent
+            sources = functools.cache(lambda: self._neighbours(name))
+            await self._upload.layers(say, repository, layers, sources)
             config = msgspec.structs.replace(manifest.config, digest=image.id)
-            if not await repository.has_blob(config.digest):
-                await self._upload(say, repository, config, "", "")
+            await self._upload.config(say, repository, config)
             digest = await repository.put_manifest(name.tag, data, manifest.media_type or OCI_MANIFEST)
         say(status(f"{name.tag}: digest: {digest} size: {len(data)}"))
         result = _PushResult(tag=name.tag, digest=digest, size=len(data))
@@ -104,41 +97,6 @@ class Pusher:
             "image", "push", name.familiar, {**(labels or {}), "name": name.familiar_repository}
         )
 
-    async def _layers(
-        self, say: Say, repository: Repository, name: ImageName, image: Image, manifest: Manifest
-    ) -> None:
-        """Each blob once, top layer first as Docker shows them."""
-        layers: dict[str, tuple[Descriptor, str]] = {}
-        for layer, diff_id in zip(manifest.layers, image.config.rootfs.diff_ids, strict=True):
-            layers.setdefault(layer.digest, (layer, diff_id.removeprefix("sha256:")[:12]))
-        ordered = list(reversed(layers.values()))
-        for _, shown in ordered:
-            say(status("Preparing", shown))
-        slots = asyncio.Semaphore(self._limit)
-        # asked only when something has to be sent
-        sources = functools.cache(lambda: self._neighbours(name))
-
-        async def send(layer: Descriptor, shown: str) -> None:
-            async with slots:
-                await self._layer(say, repository, sources, layer, shown)
-
-        tasks = [asyncio.ensure_future(send(layer, shown)) for layer, shown in ordered]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
-
-    async def _layer(
-        self, say: Say, repository: Repository, sources: _Sources, layer: Descriptor, shown: str
-    ) -> None:
-        if await repository.has_blob(layer.digest):
-            say(status("Layer already exists", shown))
-            return
-        await self._upload(say, repository, layer, sources().get(layer.digest, ""), shown)
-
     def _neighbours(self, name: ImageName) -> dict[str, str]:
         """Layer digest -> another repository of the same registry that is known to have had it."""
         found: dict[str, str] = {}
@@ -149,54 +107,3 @@ class Pusher:
                 for layer in self._store.manifest(image).layers:
                     found.setdefault(layer.digest, paths[0])
         return found
-
-    async def _upload(
-        self, say: Say, repository: Repository, blob: Descriptor, source: str, shown: str
-    ) -> None:
-        """Mounted from ``source`` if that works, else sent; broken attempts are made again from the start."""
-        size = self._store.blobs.require(blob.digest).size
-        attempt = 0
-        while True:
-            try:
-                location = await repository.start_upload(blob.digest if source else "", source)
-                if not location:
-                    if shown:
-                        say(status(f"Mounted from {source}", shown))
-                    return
-                await self._send(say, repository, location, blob.digest, size, shown)
-                break
-            except (RegistryRefused, RegistryUnreachable) as error:
-                attempt += 1
-                if isinstance(error, RegistryRefused) and source:
-                    source = ""  # not ours to read: send it
-                    continue
-                passing = (
-                    error.connected if isinstance(error, RegistryUnreachable) else is_retried(error.status)
-                )
-                if not passing or attempt >= self._attempts:
-                    raise
-                await asyncio.sleep(_FIRST_WAIT_S * 2.0 ** (attempt - 1))
-        if shown:
-            say(status("Pushed", shown))
-
-    async def _send(
-        self, say: Say, repository: Repository, location: str, digest: str, size: int, shown: str
-    ) -> None:
-        meter = Meter(say, "Pushing", shown)
-        fd = self._store.blobs.open(digest)
-
-        async def read(offset: int, length: int) -> AsyncIterator[bytes]:
-            end = offset + length
-            while offset < end:
-                chunk = await asyncio.to_thread(os.pread, fd, min(_CHUNK, end - offset), offset)
-                if not chunk:
-                    break
-                offset += len(chunk)
-                yield chunk
-                if shown:
-                    meter(offset, size)
-
-        try:
-            await repository.upload(location, digest, size, read)
-        finally:
-            os.close(fd)
