@@ -1,0 +1,1 @@
+"""Where blobs lie: files, or objects of an S3-compatible server."""
