@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 
@@ -75,6 +76,21 @@ class RepositoryUsage(msgspec.Struct, frozen=True, kw_only=True):
     """When something was last pushed to it."""
 
 
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a request comes from, and what it presents to say who asks."""
+
+    address: str = ""
+    """Of the connection's other end, without port; empty for a unix socket."""
+    host: str = ""
+    """The Host header: as what the client knows this registry."""
+    secure: bool = False
+    """Came by TLS."""
+    authorization: str = ""
+    """The Authorization header."""
+    certificate: Mapping[str, Any] | None = None
+    """The client's, verified, as ``ssl.SSLSocket.getpeercert`` gives it."""
+
+
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks. The empty name is nobody in particular."""
 
@@ -102,6 +118,10 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
     address: str = ""
     user_agent: str = ""
     request_id: str = ""
+    host: str = ""
+    """As what the client knows this registry."""
+    method: str = ""
+    """Of the request."""
 
 
 class RegistryEvent(msgspec.Struct, frozen=True, kw_only=True):

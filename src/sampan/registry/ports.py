@@ -5,10 +5,9 @@ Each has a permissive default, so that a registry can be put together with what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
-from sampan.model.registry import Action, Identity, RegistryEvent, StoredManifest
+from sampan.model.registry import Action, Caller, Identity, RegistryEvent, StoredManifest
 
 
 class Gate(Protocol):
@@ -46,22 +45,20 @@ class Upstreams(Protocol):
 class Authenticator(Protocol):
     """The front asks it once per request."""
 
-    async def identify(
-        self, headers: Mapping[str, str], peer_certificate: Mapping[str, Any] | None
-    ) -> Identity:
+    async def identify(self, caller: Caller) -> Identity:
         """Who asks; the anonymous identity when nothing was presented.
 
-        ``peer_certificate`` is as ``ssl.SSLSocket.getpeercert`` gives it. Raises Unauthenticated when what
-        was presented is wrong.
+        Raises Unauthenticated when what was presented is wrong, TooManyRequests when that was so too often.
         """
 
     def allows(self, identity: Identity, action: Action, repository: str) -> bool:
         """``repository`` is empty for what concerns none (``GET /v2/``, the registry's own verbs).
 
-        When it answers no, nobody in particular gets a 401 with the challenge, anybody else a 403.
+        When it answers no, nobody in particular gets a 401 with the challenge, anybody else a 403. Raises
+        Unauthenticated when the token at hand does not say so, but another one could.
         """
 
-    def challenge(self, action: Action, repository: str) -> str:
+    def challenge(self, caller: Caller, action: Action, repository: str) -> str:
         """The value of WWW-Authenticate that goes with a 401."""
 
 
@@ -98,13 +95,11 @@ class NoUpstreams:
 class OpenAuthenticator:
     """Everybody may do everything."""
 
-    async def identify(
-        self, headers: Mapping[str, str], peer_certificate: Mapping[str, Any] | None
-    ) -> Identity:
+    async def identify(self, caller: Caller) -> Identity:
         return Identity()
 
     def allows(self, identity: Identity, action: Action, repository: str) -> bool:
         return True
 
-    def challenge(self, action: Action, repository: str) -> str:
+    def challenge(self, caller: Caller, action: Action, repository: str) -> str:
         return 'Basic realm="registry"'
