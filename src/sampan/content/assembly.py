@@ -64,19 +64,21 @@ def unpack_layers(
 ) -> list[LayerRecord]:
     """Make sure that each layer is unpacked; ``digests`` are the blobs, in the order of the diff ids.
 
-    ``ready`` are layers, by their place from the bottom, that were staged on their way in; they are published
-    or discarded here.
+    ``ready`` are layers, by their place from the bottom, that were staged on their way in. They are published
+    here; when that fails, they stay the caller's, who may share them with another.
     """
     chains = chain_ids(diff_ids)
     lease.add(*chains, *digests)
     records: list[LayerRecord] = []
-    staged = {chains[place]: layer for place, layer in (ready or {}).items()}
+    given = {chains[place]: layer for place, layer in (ready or {}).items()}
+    staged: dict[str, StagedLayer] = {}
     try:
         for place, (chain, diff_id, digest) in enumerate(zip(chains, diff_ids, digests, strict=True)):
             known = store.layer(chain)
             if known is None:
-                layer = staged.get(chain) or _stage(store, diff_id, digest, progress)
-                staged[chain] = layer
+                layer = given.get(chain)
+                if layer is None:
+                    layer = staged[chain] = _stage(store, diff_id, digest, progress)
                 known = LayerRecord(
                     chain_id=chain,
                     diff_id=diff_id,
@@ -86,10 +88,10 @@ def unpack_layers(
             records.append(known)
         # also for blobs that came without a sync of their own
         store.layers.sync()
-        for chain in list(staged):
-            store.layers.publish(staged[chain], chain)
-            del staged[chain]
+        for chain, layer in (given | staged).items():
+            store.layers.publish(layer, chain)
     finally:
+        # of those that have their name by now nothing is left here
         for layer in staged.values():
             store.layers.discard(layer)
     return records

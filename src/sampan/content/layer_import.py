@@ -37,4 +37,8 @@ def import_layer(store: ImageStore, lease: Lease, source: Read, document: dict[s
             store.layers.discard(staged)
             raise
     layer = Descriptor(media_type=_MEDIA_TYPES.get(head, OCI_LAYER), digest=blob.digest, size=blob.size)
-    return assemble_new(store, lease, config, [layer], names=[], ready={0: staged})
+    try:
+        return assemble_new(store, lease, config, [layer], names=[], ready={0: staged})
+    except BaseException:
+        store.layers.discard(staged)
+        raise
