@@ -11,7 +11,10 @@ from pathlib import Path
 
 from bench import floor, images, peers, report
 from bench.engines import ENGINES, Engine
-from bench.scenarios import SCENARIOS, Samples, Scenario, Settings, load, tar_floor
+from bench.hub import Hub
+from bench.scenario import Samples, Scenario, Settings
+from bench.scenarios import SCENARIOS
+from bench.travel import load
 
 
 def _arguments() -> argparse.Namespace:
@@ -33,10 +36,10 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _settings(arguments: argparse.Namespace) -> Settings:
+def _settings(arguments: argparse.Namespace, hub: Hub) -> Settings:
     if not arguments.client:
         raise SystemExit("no docker client in PATH: apt-get install docker-cli, or --client FILE")
-    settings = Settings(arguments.client, peers.cache_dir() / "archives", arguments.rounds)
+    settings = Settings(arguments.client, peers.cache_dir() / "archives", hub, arguments.rounds)
     if arguments.smoke:
         settings.rounds, settings.hundred, settings.crowd_first = 1, 4, 2
         settings.log_lines, settings.list_seconds = 10_000, 0.3
@@ -49,20 +52,20 @@ def _rounds(scenario: Scenario, engines: list[Engine], rounds: int) -> None:
         scenario.prepare(engine)
     for number in range(min(rounds, scenario.rounds_max)):
         turn = number % len(engines)
+        scenario.floor()
         for engine in engines[turn:] + engines[:turn]:
             print(f"{scenario.name} {number + 1}: {engine.name}", file=sys.stderr)
             scenario.run(engine)
 
 
-def _measure(arguments: argparse.Namespace, settings: Settings, samples: Samples) -> None:
+def _measure(arguments: argparse.Namespace, settings: Settings, samples: Samples, work: Path) -> None:
     chosen = arguments.only.split(",") if arguments.only else ["floor", *SCENARIOS]
     if arguments.smoke and not arguments.only:
-        chosen.remove("load")
+        chosen = [name for name in chosen if name not in ("load", "pull", "push")]
     unknown = set(chosen) - {"floor", *SCENARIOS} | set(arguments.engines.split(",")) - set(ENGINES)
     if unknown:
         raise SystemExit(f"unknown: {', '.join(sorted(unknown))}")
     engines: list[Engine] = []
-    work = Path(tempfile.mkdtemp(prefix="run-", dir=settings.archives.parent))
     try:
         for name in arguments.engines.split(","):
             engine = ENGINES[name](work)
@@ -73,21 +76,24 @@ def _measure(arguments: argparse.Namespace, settings: Settings, samples: Samples
             floor.measure(settings, samples)
         for name, kind in SCENARIOS.items():
             if name in chosen:
-                if name == "load":
-                    tar_floor(settings, samples)
                 _rounds(kind(settings, samples), engines, settings.rounds)
     finally:
+        settings.hub.close()
         for engine in engines:
             engine.close()
-        subprocess.run(["rm", "-rf", work], check=True)
 
 
 def main() -> None:
     arguments = _arguments()
-    settings = _settings(arguments)
-    settings.archives.mkdir(parents=True, exist_ok=True)
+    archives = peers.cache_dir() / "archives"
+    archives.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix="run-", dir=archives.parent))
     samples = Samples()
-    _measure(arguments, settings, samples)
+    try:
+        settings = _settings(arguments, Hub(work / "hub"))
+        _measure(arguments, settings, samples, work)
+    finally:
+        subprocess.run(["rm", "-rf", work], check=True)
     print(report.table(samples.values))
     needs_peers = set(arguments.engines.split(",")) & {"docker", "podman"}
     versions = peers.versions() if needs_peers else {}

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from bench.scenarios import Samples, Settings
+from bench.scenario import Samples, Settings
 
 SOURCE = Path(__file__).with_name("floor.c")
 CYCLES = 40

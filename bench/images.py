@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
 import random
 import shutil
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 
 EPOCH = 1_700_000_000
@@ -15,6 +17,7 @@ BUSYBOX = "sampan-bench/busybox:latest"
 LARGE = "sampan-bench/large:latest"
 LARGE_FILES = 20_000
 LARGE_BYTES = 540_000_000
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 APPLETS = [
     "sh",
     "true",
@@ -190,3 +193,51 @@ def _ensure(folder: Path, name: str, tag: str, number: int = 0) -> Path:
         if layer != large_layer(folder):
             layer.unlink()
     return target
+
+
+@dataclass(frozen=True)
+class Blobs:
+    """An image as a registry holds it: one layer, gzipped at the level most builders use."""
+
+    config: bytes
+    layer: Path
+    layer_digest: str
+
+    @property
+    def config_digest(self) -> str:
+        return f"sha256:{hashlib.sha256(self.config).hexdigest()}"
+
+    @property
+    def manifest(self) -> bytes:
+        config = {
+            "mediaType": "application/vnd.docker.container.image.v1+json",
+            "size": len(self.config),
+            "digest": self.config_digest,
+        }
+        layer = {
+            "mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            "size": self.layer.stat().st_size,
+            "digest": self.layer_digest,
+        }
+        head = {"schemaVersion": 2, "mediaType": DOCKER_MANIFEST}
+        return json.dumps({**head, "config": config, "layers": [layer]}).encode()
+
+
+def large_blobs(folder: Path, number: int) -> Blobs:
+    """The image of large_archive(folder, number) for a registry."""
+    with tarfile.open(large_archive(folder, number)) as archive:
+        contents = archive.extractfile("manifest.json")
+        assert contents is not None
+        [described] = json.load(contents)
+        config, layer = (archive.extractfile(name) for name in (described["Config"], described["Layers"][0]))
+        assert config is not None
+        assert layer is not None
+        packed = folder / f"large{number}.layer.gz"
+        if not packed.exists():
+            unfinished = packed.with_suffix(".tmp")
+            with unfinished.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as target:
+                shutil.copyfileobj(layer, target, 1 << 20)
+            unfinished.rename(packed)
+        with packed.open("rb") as source:
+            digest = f"sha256:{hashlib.file_digest(source, 'sha256').hexdigest()}"
+        return Blobs(config.read(), packed, digest)

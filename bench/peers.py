@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 PACKAGES = [
@@ -95,6 +96,22 @@ def ensure_peers() -> Path:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return root
+
+
+def ensure_docker_registry() -> Path:
+    """The registry program of the host's own Debian or Ubuntu, unpacked once beside the peers."""
+    root = cache_dir() / "docker-registry"
+    program = root / "usr/bin/docker-registry"
+    if program.exists():
+        return program
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="docker-registry-", dir=root.parent) as folder:
+        subprocess.run(["apt-get", "download", "-qq", "docker-registry"], cwd=folder, check=True)
+        [package] = Path(folder).glob("*.deb")
+        unpacked = Path(folder) / "root"
+        subprocess.run(["dpkg-deb", "--extract", package, unpacked], check=True)
+        unpacked.rename(root)
+    return program
 
 
 def versions() -> dict[str, str]:

@@ -2,99 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
 import queue
 import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from bench import images
-from bench.accounting import machine_busy_s
-from bench.engines import Engine, Meter
+from bench.engines import Engine
 from bench.http import Connection, Refused
+from bench.scenario import Samples, Scenario, Settings, run_client
+from bench.travel import Load, Pull, Push
 
 NETWORKS = ("bridge", "none", "host")
 WORKERS = 8
-LOG_LINES = 1_000_000
 LOG_WIDTH = 100
 LOG_OPTIONS = {"Type": "json-file", "Config": {"max-size": "1g", "max-file": "1"}}
-
-
-@dataclass
-class Settings:
-    """What the command line chose, for every scenario."""
-
-    client: str
-    archives: Path
-    rounds: int = 7
-    hundred: int = 100
-    crowd_first: int = 50
-    log_lines: int = LOG_LINES
-    list_seconds: float = 3.0
-
-
-@dataclass
-class Samples:
-    """Metric name to engine name to the values of each round."""
-
-    values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-
-    def add(self, metric: str, engine: str, value: float) -> None:
-        self.values.setdefault(metric, {}).setdefault(engine, []).append(value)
-
-    def add_cost(self, metric: str, engine: str, meter: Meter, per: int = 1, client_cpu_s: float = 0) -> None:
-        """Wall, engine CPU, the same with the client's, and the machine's busy time, all in ms."""
-        cost = meter.cost
-        assert cost is not None
-        self.add(f"{metric}.wall_ms", engine, cost.wall_s * 1000 / per)
-        self.add(f"{metric}.cpu_ms", engine, cost.cpu_s * 1000 / per)
-        if client_cpu_s:
-            self.add(f"{metric}.total_cpu_ms", engine, (cost.cpu_s + client_cpu_s) * 1000 / per)
-        self.add(f"{metric}.machine_ms", engine, cost.machine_s * 1000 / per)
-
-
-class Scenario:
-    """Subclasses set name and implement run; rounds_max bounds what one run would make too long."""
-
-    name = ""
-    rounds_max = 1000
-
-    def __init__(self, settings: Settings, samples: Samples) -> None:
-        self.settings = settings
-        self.samples = samples
-
-    def prepare(self, engine: Engine) -> None:
-        """Outside the measurement, once per engine."""
-
-    def run(self, engine: Engine) -> None:
-        """One round on one engine."""
-        raise NotImplementedError
-
-
-def run_client(settings: Settings, engine: Engine, *words: str) -> tuple[float, int]:
-    """The docker client: its CPU seconds and the bytes it wrote. Raises RuntimeError when it fails."""
-    environment = {"PATH": os.environ["PATH"], "DOCKER_CONFIG": "/nonexistent", "HOME": "/nonexistent"}
-    process = subprocess.Popen(
-        [settings.client, "-H", f"unix://{engine.socket}", *words],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        env=environment,
-    )
-    assert process.stdout is not None
-    count = 0
-    while chunk := process.stdout.read1(1 << 20):  # type: ignore[attr-defined]
-        count += len(chunk)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stdout.close()
-    if process.returncode != 0:
-        raise RuntimeError(f"docker {' '.join(words)} on {engine.name}: exit code {process.returncode}")
-    return usage.ru_utime + usage.ru_stime, count
 
 
 def create(connection: Connection, command: list[str], network: str, **host: Any) -> str:
@@ -345,52 +269,6 @@ class Logs(Scenario):
             raise RuntimeError(f"{engine.name}: {size} bytes of log read back, {lines * LOG_WIDTH} written")
 
 
-class Load(Scenario):
-    """POST /images/load of a large image; `tar -x` of its layer is the floor."""
-
-    name = "load"
-    rounds_max = 3
-
-    def prepare(self, engine: Engine) -> None:
-        for number in range(min(self.settings.rounds, self.rounds_max)):
-            images.large_archive(self.settings.archives, number)
-
-    def run(self, engine: Engine) -> None:
-        done = len(self.samples.values.get("load.wall_ms", {}).get(engine.name, []))
-        archive = images.large_archive(self.settings.archives, done)
-        with engine.measure() as meter:
-            load(engine, archive)
-        self.samples.add_cost("load", engine.name, meter)
-        with engine.connect() as connection:
-            connection.call("DELETE", f"/v1.41/images/{images.LARGE}?force=1")
-
-
-def load(engine: Engine, archive: Path) -> None:
-    """Load an archive and raise RuntimeError when the progress stream tells of a failure."""
-    with engine.connect() as connection, archive.open("rb") as source:
-        answer = connection.upload("/v1.41/images/load?quiet=1", source, archive.stat().st_size)
-    for line in answer.splitlines():
-        if line.strip() and "error" in (told := json.loads(line)):
-            raise RuntimeError(f"{engine.name}: load: {told['error']}")
-
-
-def tar_floor(settings: Settings, samples: Samples) -> None:
-    """What unpacking the large layer costs by itself."""
-    images.large_archive(settings.archives, 0)
-    target = settings.archives / f"floor-{os.getpid()}"
-    target.mkdir()
-    before, machine, began = os.times(), machine_busy_s(), time.perf_counter()
-    try:
-        subprocess.run(["tar", "-x", "-C", target, "-f", images.large_layer(settings.archives)], check=True)
-        after = os.times()
-        cpu = after.children_user + after.children_system - before.children_user - before.children_system
-        samples.add("load.wall_ms", "floor", (time.perf_counter() - began) * 1000)
-        samples.add("load.cpu_ms", "floor", cpu * 1000)
-        samples.add("load.machine_ms", "floor", (machine_busy_s() - machine) * 1000)
-    finally:
-        subprocess.run(["rm", "-rf", target], check=True)
-
-
 SCENARIOS: dict[str, type[Scenario]] = {
-    kind.name: kind for kind in (ClientRun, ApiCycle, ApiExec, Logs, Load, Crowd)
+    kind.name: kind for kind in (ClientRun, ApiCycle, ApiExec, Logs, Load, Pull, Push, Crowd)
 }

@@ -64,4 +64,11 @@ TARGETS = (
     Target("start_200_s", "docker", 1 / 2),
     Target("load.cpu_ms", "docker", 1 / 3),
     Target("load.cpu_ms", "podman", 1 / 2),
+    Target("load.wall_ms", "floor", 1.5),
+    Target("pull.total_cpu_ms", "docker", 1 / 3),
+    Target("pull.total_cpu_ms", "podman", 1 / 2),
+    Target("pull.wall_ms", "floor", 1.5),
+    Target("push.total_cpu_ms", "docker", 1 / 2),
+    Target("push_again.cpu_ms", None, 100),
+    Target("remove.cpu_ms", "docker", 1 / 3),
 )
