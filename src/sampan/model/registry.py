@@ -98,6 +98,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[str, ...] = ()
     grants: tuple[Grant, ...] | None = None
     """What a token carries; None: the rules decide by name and groups."""
+    decided_elsewhere: bool = False
+    """The token is of another server: its grants are all there is to ask, except for administration."""
 
     @property
     def is_anonymous(self) -> bool:

@@ -58,6 +58,9 @@ class Authenticator(Protocol):
         Unauthenticated when the token at hand does not say so, but another one could.
         """
 
+    def sees(self, identity: Identity, repository: str) -> bool:
+        """Whether the repository shows in lists: who may pull it, whatever the scope of the token at hand."""
+
     def challenge(self, caller: Caller, action: Action, repository: str) -> str:
         """The value of WWW-Authenticate that goes with a 401."""
 
@@ -99,6 +102,9 @@ class OpenAuthenticator:
         return Identity()
 
     def allows(self, identity: Identity, action: Action, repository: str) -> bool:
+        return True
+
+    def sees(self, identity: Identity, repository: str) -> bool:
         return True
 
     def challenge(self, caller: Caller, action: Action, repository: str) -> str:
