@@ -23,7 +23,7 @@ ADDRESS = "127.0.0.1:5000"
 PULLED = f"{ADDRESS}/bench/large"
 _REPOSITORY = "bench/large"
 _SETTINGS = """version: 0.1
-log: {{level: fatal, accesslog: {{disabled: true}}}}
+log: {{level: error, accesslog: {{disabled: true}}}}
 storage: {{filesystem: {{rootdirectory: {folder}}}}}
 http: {{addr: "{address}"}}
 """
@@ -43,11 +43,13 @@ class Hub:
         if engine.name not in self._processes:
             settings = self._folder / "config.yml"
             settings.write_text(_SETTINGS.format(folder=self._folder / "storage", address=ADDRESS))
-            self._processes[engine.name] = subprocess.Popen(
-                [*inside, str(peers.ensure_docker_registry()), "serve", str(settings)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
+            with (self._folder / "log").open("ab") as log:  # every "not there" is an error to it
+                self._processes[engine.name] = subprocess.Popen(
+                    [*inside, str(peers.ensure_docker_registry()), "serve", str(settings)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                )
         words = [str(archives), *map(str, numbers)]
         subprocess.run([*inside, sys.executable, "-m", "bench.hub", *words], check=True)
 
@@ -98,19 +100,19 @@ def _put_blob(connection: http.client.HTTPConnection, digest: str, size: int, bo
         raise SystemExit(f"the registry refused {digest}: {answer.status}")
 
 
-def _seed(archives: Path, number: int) -> None:
+def _seed(connection: http.client.HTTPConnection, archives: Path, number: int) -> None:
     image = images.large_blobs(archives, number)
-    connection = _connect()
     _put_blob(connection, image.config_digest, len(image.config), image.config)
     with image.layer.open("rb") as source:
         _put_blob(connection, image.layer_digest, image.layer.stat().st_size, source)
     headers = {"Content-Type": images.DOCKER_MANIFEST}
     answer = _call(connection, "PUT", f"/v2/{_REPOSITORY}/manifests/{number}", image.manifest, headers)
-    connection.close()
     if answer.status != 201:
         raise SystemExit(f"the registry refused the manifest: {answer.status}")
 
 
 if __name__ == "__main__":
+    registry = _connect()
     for word in sys.argv[2:]:
-        _seed(Path(sys.argv[1]), int(word))
+        _seed(registry, Path(sys.argv[1]), int(word))
+    registry.close()
