@@ -105,7 +105,7 @@ class Decompressor:
         if self.kind == GZIP:
             return _GzipStream(self._input).read
         if self.kind == ZSTD:
-            return _zstd_source(self._input)
+            return zstd_source(self._input)
         return _StdlibStream(self._input, self.kind).read
 
 
@@ -161,7 +161,8 @@ class _ByteFile:
         return self._source()
 
 
-def _zstd_source(source: Read) -> Read:
+def zstd_source(source: Read) -> Read:
+    """The plain bytes of zstd frames. Raises BadTar on damaged input."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
     reader = decompressor.stream_reader(_ByteFile(source), read_across_frames=True)  # type: ignore[arg-type]
 

@@ -6,12 +6,13 @@ is whole. The chain id names a layer together with those below it (image-spec, c
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -23,9 +24,12 @@ from sampan.kernel.syscalls import check, libc
 from .blobs import sync_directory
 from .compression import Decompressor, Read
 from .errors import DigestMismatch
+from .recipe import RecipeWriter
 from .unpack import ArchiveLimits, TreeWriter, UnpackPolicy, UnpackResult, bounded
 
 DEFAULT_LIMITS = ArchiveLimits()
+Recorded = Callable[[str], bool]
+"""Whether a layer that comes in this compression gets a recipe."""
 _TEMPORARY = "layer-"
 _REMOVED = "removed-"
 
@@ -48,6 +52,15 @@ class StagedLayer(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     diff_id: str
     result: UnpackResult
+    compression: str
+    """Of what it came in, as :func:`.compression.detect` has it."""
+    recorded: bool
+    """Whether the plain archive can be written again from it."""
+
+
+def never(_compression: str) -> bool:
+    """For layers whose blob is kept: nothing is recorded."""
+    return False
 
 
 class LayerStore:
@@ -71,8 +84,11 @@ class LayerStore:
     def exists(self, chain_id: str) -> bool:
         return os.path.isdir(self.path(chain_id))
 
-    def stage(self, source: Read, diff_id: str = "", *, trusted: bool = False) -> StagedLayer:
-        """Unpack a layer, plain or compressed, out of sight.
+    def stage(
+        self, source: Read, diff_id: str = "", *, trusted: bool = False, wanted: Recorded = never
+    ) -> StagedLayer:
+        """Unpack a layer, plain or compressed, out of sight; with a recipe if ``wanted`` says so of its
+        compression.
 
         With ``trusted`` the caller has verified a plain archive's digest already, so it is not computed
         again. Raises DigestMismatch, HostileArchive, BadTar, DiskFull; then nothing is left.
@@ -83,7 +99,8 @@ class LayerStore:
             os.mkdir(diff, 0o755)
             os.chmod(path, 0o711)
             plain = Decompressor(source, hashed=not trusted)
-            result = self._unpack(diff, plain)
+            recorded = wanted(plain.kind)
+            result = self._unpack(path, plain, recorded)
             actual = diff_id if trusted else plain.digest
             if diff_id and actual != diff_id:
                 raise DigestMismatch(
@@ -92,17 +109,23 @@ class LayerStore:
         except BaseException:
             shutil.rmtree(path)
             raise
-        return StagedLayer(path=path, diff_id=actual, result=result)
+        return StagedLayer(
+            path=path, diff_id=actual, result=result, compression=plain.kind, recorded=recorded
+        )
 
-    def _unpack(self, diff: str, plain: Decompressor) -> UnpackResult:
-        reader = TarReader(bounded(plain, self._limits))
-        root_fd = os.open(diff, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            with TreeWriter(root_fd, UnpackPolicy(limits=self._limits)) as writer:
+    def _unpack(self, path: str, plain: Decompressor, recorded: bool) -> UnpackResult:
+        read = bounded(plain, self._limits)
+        policy = UnpackPolicy(limits=self._limits)
+        with contextlib.ExitStack() as opened:
+            layer_fd = _open_directory(opened, path)
+            root_fd = _open_directory(opened, os.path.join(path, "diff"))
+            recipe = opened.enter_context(RecipeWriter(layer_fd)) if recorded else None
+            reader = TarReader(read, recipe.copy if recipe is not None else None)
+            with TreeWriter(root_fd, policy, recipe=recipe) as writer:
                 result = writer.unpack(reader)
             reader.drain()
-        finally:
-            os.close(root_fd)
+            if recipe is not None and recipe.finish() != plain.bytes_out:
+                raise AssertionError("a recipe must describe every byte of its archive")
         return result
 
     def sync(self) -> None:
@@ -152,3 +175,9 @@ class LayerStore:
             leftovers = [entry.path for entry in entries if entry.name.startswith((_TEMPORARY, _REMOVED))]
         for path in leftovers:
             shutil.rmtree(path)
+
+
+def _open_directory(opened: contextlib.ExitStack, path: str) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    opened.callback(os.close, fd)
+    return fd

@@ -33,6 +33,7 @@ from sampan.kernel.paths import RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_NO_MAG
 from .blobs import write_all
 from .compression import Decompressor, Read
 from .errors import DiskFull, HostileArchive
+from .recipe import RecipeWriter
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
@@ -111,10 +112,17 @@ def read_umask() -> int:
 class TreeWriter:
     """Writes entries below ``root_fd`` (kept open by the caller). Use once, within ``with``."""
 
-    def __init__(self, root_fd: int, policy: UnpackPolicy, base: bytes = b"") -> None:
+    def __init__(
+        self, root_fd: int, policy: UnpackPolicy, base: bytes = b"", recipe: RecipeWriter | None = None
+    ) -> None:
         """``base`` is an existing directory below the root, without leading slash, that names start at;
-        links are still resolved from the root."""
+        links are still resolved from the root. ``recipe`` is told where data went; the reader tells it the
+        rest."""
         self._root = root_fd
+        self._recipe = recipe
+        self._root_path = os.readlink(f"/proc/self/fd/{root_fd}") if recipe is not None else ""
+        self._paths: dict[int, bytes] = {}
+        """Of the parents, with a slash at the end and without links; kept for the recipe."""
         self._base = base
         self._policy = policy
         self._resolve = RESOLVE_NO_MAGICLINKS | (RESOLVE_BENEATH if policy.strict else RESOLVE_IN_ROOT)
@@ -204,7 +212,14 @@ class TreeWriter:
             self._forget_parents()
         fd = self._ensure_directory(cleaned) if cleaned or self._base else os.dup(self._root)
         self._parents[raw] = fd
+        self._locate(fd)
         return fd
+
+    def _locate(self, fd: int) -> None:
+        """Note where a parent really is: a link in the archive may have led there."""
+        if self._recipe is not None:
+            path = os.fsencode(os.readlink(f"/proc/self/fd/{fd}")[len(self._root_path) + 1 :])
+            self._paths[fd] = path + b"/" if path else b""
 
     def _ensure_directory(self, path: bytes) -> int:
         try:
@@ -235,6 +250,7 @@ class TreeWriter:
         for fd in (*self._parents.values(), *self._stale):
             os.close(fd)
         self._parents.clear()
+        self._paths.clear()
         self._stale.clear()
 
     # kinds of entries
@@ -257,6 +273,10 @@ class TreeWriter:
             else:
                 for chunk in reader.data():
                     write_all(fd, chunk)
+            if self._recipe is not None and entry.stored_size:
+                path = self._paths[parent] + base
+                for offset, length in entry.sparse or ((0, entry.stored_size),):
+                    self._recipe.refer(path, offset, length)
             owner = self._policy.owner
             uid, gid = owner if owner is not None else (entry.uid, entry.gid)
             # a fresh tree has no set-group-id directories whose group would be inherited
@@ -309,6 +329,7 @@ class TreeWriter:
         if source is None:
             source = self._open(target_parent_name, os.O_PATH | os.O_DIRECTORY)
             self._parents[target_parent_name] = source
+            self._locate(source)
         try:
             same = os.stat(base, dir_fd=parent, follow_symlinks=False)
             original = os.stat(target_base, dir_fd=source, follow_symlinks=False)
@@ -374,10 +395,15 @@ class TreeWriter:
                 if is_directory
                 else f"cannot overwrite non-directory {_show(base)} with directory {_show(base)}"
             )
-        if not is_directory:
+        with_data = is_directory or (stat.S_ISREG(status.st_mode) and status.st_size)
+        if self._recipe is not None and with_data:
+            self._recipe.take_away(parent, base, self._paths[parent] + base)
+        elif is_directory:
+            shutil.rmtree(base, dir_fd=parent)
+        else:
             os.unlink(base, dir_fd=parent)
+        if not is_directory:
             return
-        shutil.rmtree(base, dir_fd=parent)
         # descriptors of what was below stand for directories that are gone; a caller may still hold one
         self._stale += self._parents.values()
         self._parents.clear()

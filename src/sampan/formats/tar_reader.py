@@ -44,8 +44,14 @@ class TarReader:
     skipped. Raises BadTar on malformed or truncated archives.
     """
 
-    def __init__(self, read: Callable[[], bytes | memoryview]) -> None:
+    def __init__(
+        self, read: Callable[[], bytes | memoryview], copy: Callable[[memoryview], None] | None = None
+    ) -> None:
+        """``copy`` gets every byte of the archive that :meth:`data` does not give, in order."""
         self._read = read
+        self._copy = copy
+        self._copied = 0
+        """How far the chunk went to ``copy``, or out as data."""
         self._chunk: memoryview = memoryview(b"")
         self._position = 0
         self._left = 0
@@ -67,6 +73,9 @@ class TarReader:
 
     def data(self) -> Iterator[memoryview]:
         """The stored bytes of the current entry; of a sparse file only its pieces, one after the other."""
+        if self._copy is not None and self._left:
+            self._copy(self._chunk[self._copied : self._position])
+            self._copied = self._position
         while self._left:
             available = len(self._chunk) - self._position
             if not available:
@@ -74,7 +83,7 @@ class TarReader:
                 continue
             count = min(available, self._left)
             start = self._position
-            self._position += count
+            self._position = self._copied = start + count
             self._left -= count
             yield self._chunk[start : start + count]
 
@@ -87,18 +96,21 @@ class TarReader:
     def drain(self) -> None:
         """Read the source to its end: what follows an archive still counts for its digest."""
         self._left = self._padding = 0
-        self._position = len(self._chunk)
-        while True:
-            chunk = self._read()
-            if not chunk:
-                return
+        while self._next_chunk():
+            pass
+
+    def _next_chunk(self) -> bool:
+        """Go on to the next chunk, whatever is left of this one; False at the end of the source."""
+        if self._copy is not None:
+            self._copy(self._chunk[self._copied :])
+        chunk = self._read()
+        self._chunk = memoryview(chunk)
+        self._position = self._copied = 0
+        return bool(chunk)
 
     def _fill(self) -> None:
-        chunk = self._read()
-        if not chunk:
+        if not self._next_chunk():
             raise BadTar("unexpected EOF")
-        self._chunk = memoryview(chunk)
-        self._position = 0
 
     def _skip(self) -> None:
         left = self._left + self._padding
@@ -132,12 +144,8 @@ class TarReader:
 
     def _header(self) -> TarEntry | None:
         """The next header; None at two zero blocks or where the source ends between entries."""
-        if self._position == len(self._chunk):
-            chunk = self._read()
-            if not chunk:
-                return None
-            self._chunk = memoryview(chunk)
-            self._position = 0
+        if self._position == len(self._chunk) and not self._next_chunk():
+            return None
         block = self._take(BLOCK)
         entry = parse_header(block)
         if entry is not None and entry.kind == GNU_SPARSE:
