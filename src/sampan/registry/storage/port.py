@@ -23,6 +23,9 @@ class BlobStorage(Protocol):
     def local_path(self, digest: str) -> str | None:
         """The file whose content is the blob, for sendfile(2); None when it is not a file here."""
 
+    async def redirect(self, digest: str) -> str | None:
+        """A URL at which the client itself may read the blob; None: it is read here. The blob is there."""
+
     async def start_upload(self, upload_id: str, algorithm: str = "sha256") -> None:
         """``algorithm``: the one the digest will be of, as far as the client has said."""
 
@@ -49,6 +52,9 @@ class BlobStorage(Protocol):
 
     async def delete(self, digest: str) -> int:
         """Bytes freed; 0 when there was no such blob."""
+
+    async def set_aside(self, digest: str) -> None:
+        """Move a damaged blob to where nobody reads it, so that a push stores it again; idempotent."""
 
     def digests(self) -> AsyncIterator[BlobInfo]:
         """Every blob there is, for scrubbing and for collecting what no row knows of."""
