@@ -51,9 +51,9 @@ class ContainerTable:
         )
         return [
             StoredContainer(
-                container=_container.decode(record),  # type: ignore[arg-type]
-                exit=_exit.decode(exit_),  # type: ignore[arg-type]
-                run=None if run is None else _run.decode(run),  # type: ignore[arg-type]
+                container=_container.decode(record),
+                exit=_exit.decode(exit_),
+                run=None if run is None else _run.decode(run),
             )
             for record, exit_, run in rows
         ]

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 from sampan.base.errors import FailedPrecondition, ResourceExhausted, SystemFailure
 
@@ -25,7 +26,7 @@ class StoreTooNew(FailedPrecondition):
 class Database:
     """The connection and its transactions. Tables live in the modules beside this one."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
         """``path`` is a file (its directory exists) or ``:memory:``. Applies outstanding migrations."""
         self.path = path
         if path != ":memory:":
@@ -40,7 +41,7 @@ class Database:
         # FULL: a commit in WAL mode survives a power cut only when the log is synced at each commit
         self._connection.execute("PRAGMA synchronous=FULL")
         self._connection.execute("PRAGMA foreign_keys=ON")
-        self._migrate(MIGRATIONS)
+        self._migrate(migrations)
 
     def _migrate(self, migrations: Sequence[Sequence[str]]) -> None:
         version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
@@ -95,7 +96,7 @@ class Database:
         """Run one changing statement, within the current transaction or as its own. Rows changed."""
         return self._execute(statement, parameters).rowcount
 
-    def rows(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+    def rows(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         return self._execute(statement, parameters).fetchall()
 
     def _execute(self, statement: str, parameters: Sequence[object] = ()) -> sqlite3.Cursor:

@@ -53,10 +53,7 @@ class ImageTable:
         self._db = db
 
     def load_images(self) -> list[ImageRecord]:
-        return [
-            _image.decode(row[0])  # type: ignore[arg-type]
-            for row in self._db.rows("SELECT record FROM image ORDER BY id")
-        ]
+        return [_image.decode(row[0]) for row in self._db.rows("SELECT record FROM image ORDER BY id")]
 
     def load_references(self) -> list[ReferenceRow]:
         return [
@@ -94,10 +91,7 @@ class LayerTable:
         self._db = db
 
     def load(self) -> list[LayerRecord]:
-        return [
-            _layer.decode(row[0])  # type: ignore[arg-type]
-            for row in self._db.rows("SELECT record FROM layer ORDER BY chain_id")
-        ]
+        return [_layer.decode(row[0]) for row in self._db.rows("SELECT record FROM layer ORDER BY chain_id")]
 
     def put(self, layer: LayerRecord) -> None:
         self._db.write(

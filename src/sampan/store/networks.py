@@ -18,10 +18,7 @@ class NetworkTable:
 
     def load(self) -> list[Network]:
         """Everything, by name."""
-        return [
-            _network.decode(row[0])  # type: ignore[arg-type]
-            for row in self._db.rows("SELECT record FROM network ORDER BY name")
-        ]
+        return [_network.decode(row[0]) for row in self._db.rows("SELECT record FROM network ORDER BY name")]
 
     def put(self, network: Network) -> None:
         """Insert or replace."""

@@ -18,10 +18,7 @@ class VolumeTable:
 
     def load(self) -> list[Volume]:
         """Everything, by name."""
-        return [
-            _volume.decode(row[0])  # type: ignore[arg-type]
-            for row in self._db.rows("SELECT record FROM volume ORDER BY name")
-        ]
+        return [_volume.decode(row[0]) for row in self._db.rows("SELECT record FROM volume ORDER BY name")]
 
     def put(self, volume: Volume) -> None:
         """Insert or replace."""
