@@ -1,0 +1,1 @@
+"""Rules about content: quotas, immutable tags, retention; and who is told of what happens."""
