@@ -45,7 +45,7 @@ class Hub:
             settings.write_text(_SETTINGS.format(folder=self._folder / "storage", address=ADDRESS))
             with (self._folder / "log").open("ab") as log:  # every "not there" is an error to it
                 self._processes[engine.name] = subprocess.Popen(
-                    [*inside, str(peers.ensure_docker_registry()), "serve", str(settings)],
+                    [*inside, str(peers.ensure_tool("docker-registry")), "serve", str(settings)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

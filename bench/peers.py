@@ -1,8 +1,8 @@
 """Debian's own packages of the other engines, unpacked beside the system and never installed into it.
 
 `python -m bench.peers` makes a root folder of Debian sid with Docker Engine, Podman, containerd, runc and
-crun in the cache. The mirror is the one that this machine's apt uses; SAMPAN_BENCH_MIRROR names another
-one, for machines whose distribution is not Debian.
+crun in the cache, and beside it a registry and skopeo from the host's own release. The mirror is the one that
+this machine's apt uses; SAMPAN_BENCH_MIRROR names another one, for machines whose distribution is not Debian.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ PACKAGES = [
     "mount",
 ]
 SUITE = "sid"
+TOOLS = ("docker-registry", "skopeo")
 
 
 def cache_dir() -> Path:
@@ -98,20 +99,35 @@ def ensure_peers() -> Path:
     return root
 
 
-def ensure_docker_registry() -> Path:
-    """The registry program of the host's own Debian or Ubuntu, unpacked once beside the peers."""
-    root = cache_dir() / "docker-registry"
-    program = root / "usr/bin/docker-registry"
-    if program.exists():
-        return program
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="docker-registry-", dir=root.parent) as folder:
-        subprocess.run(["apt-get", "download", "-qq", "docker-registry"], cwd=folder, check=True)
-        [package] = Path(folder).glob("*.deb")
+def find_tool(name: str) -> Path | None:
+    """A program that is here: in PATH, or unpacked by ensure_tool."""
+    installed = shutil.which(name)
+    unpacked = cache_dir() / name / "usr/bin" / name
+    return Path(installed) if installed else unpacked if unpacked.exists() else None
+
+
+def ensure_tool(name: str) -> Path:
+    """A program whose package has its name, from the host's own release; unpacked once, never installed."""
+    found = find_tool(name)
+    if found is not None:
+        return found
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    plan = ["apt-get", "install", "--simulate", "--no-install-recommends", name]
+    listing = subprocess.run(plan, check=True, capture_output=True, text=True).stdout
+    packages = [line.split()[1] for line in listing.splitlines() if line.startswith("Inst ")]
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=cache_dir()) as folder:
+        subprocess.run(["apt-get", "download", "-qq", *packages], cwd=folder, check=True)
         unpacked = Path(folder) / "root"
-        subprocess.run(["dpkg-deb", "--extract", package, unpacked], check=True)
-        unpacked.rename(root)
-    return program
+        for package in sorted(Path(folder).glob("*.deb")):
+            subprocess.run(["dpkg-deb", "--extract", package, unpacked], check=True)
+        unpacked.rename(cache_dir() / name)
+    return cache_dir() / name / "usr/bin" / name
+
+
+def tool_environment(program: Path) -> dict[str, str]:
+    """The environment in which an unpacked program finds the libraries that came with it."""
+    folders = [str(folder) for folder in program.parents[1].glob("lib/*-linux-gnu")]
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join(folders)}
 
 
 def versions() -> dict[str, str]:
@@ -134,6 +150,6 @@ def versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    print(ensure_peers())
+    print(ensure_peers(), *map(ensure_tool, TOOLS), sep="\n")
     for package, version in versions().items():
         print(f"{package} {version}")
