@@ -68,15 +68,6 @@ class StoredObject(msgspec.Struct, frozen=True, kw_only=True):
     modified_ns: int
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a multipart upload that the store has."""
-
-    number: int
-    etag: str
-    size_bytes: int
-    modified_ns: int = 0
-
-
 class ObjectMissing(Exception):
     """There is no such object or multipart upload; never leaves the storage."""
 
@@ -94,7 +85,7 @@ class Bucket:
         self._clients.clear()
         await self._stack.aclose()
 
-    async def _client(self, endpoint: str = "") -> Any:
+    async def client(self, endpoint: str = "") -> Any:
         settings = self.settings
         endpoint = endpoint or settings.endpoint
         async with self._opening:
@@ -104,33 +95,33 @@ class Bucket:
                 self._clients[endpoint] = found
             return found
 
-    def _place(self, key: str) -> dict[str, str]:
+    def place(self, key: str) -> dict[str, str]:
         return {"Bucket": self.settings.bucket, "Key": self.settings.prefix + key}
 
     async def check(self) -> None:
         """Raises when the bucket is not there or not ours, so that a registry says it when it starts."""
-        client = await self._client()
-        with self._errors("check"):
+        client = await self.client()
+        with self.errors("check"):
             try:
                 await client.head_bucket(Bucket=self.settings.bucket)
             except client.exceptions.ClientError as error:
                 if _code(error) in _MISSING or _code(error) == "NoSuchBucket":
                     raise FailedPrecondition(
-                        f"there is no bucket {self.settings.bucket!r} at {self._where()}: create it first"
+                        f"there is no bucket {self.settings.bucket!r} at {self.where}: create it first"
                     ) from error
                 raise
 
     # objects
 
     async def find(self, key: str) -> StoredObject | None:
-        client = await self._client()
+        client = await self.client()
         try:
-            with self._errors(key):
-                head = await client.head_object(**self._place(key))
+            with self.errors(key):
+                head = await client.head_object(**self.place(key))
         except ObjectMissing:
             return None
         return StoredObject(
-            key=key, size_bytes=int(head["ContentLength"]), modified_ns=_moment_ns(head["LastModified"])
+            key=key, size_bytes=int(head["ContentLength"]), modified_ns=moment_ns(head["LastModified"])
         )
 
     async def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
@@ -142,7 +133,7 @@ class Bucket:
         while end is None or start < end:
             wanted = f"bytes={start}-{'' if end is None else end - 1}"
             try:
-                with self._errors(key):
+                with self.errors(key):
                     async for piece in self._pieces(key, wanted if start or end is not None else ""):
                         yield piece
                         start += len(piece)
@@ -154,8 +145,8 @@ class Bucket:
                     raise
 
     async def _pieces(self, key: str, wanted: str) -> AsyncIterator[bytes]:
-        client = await self._client()
-        answer = await client.get_object(**self._place(key), **({"Range": wanted} if wanted else {}))
+        client = await self.client()
+        answer = await client.get_object(**self.place(key), **({"Range": wanted} if wanted else {}))
         async with answer["Body"] as body:
             while piece := await body.read(_PIECE_BYTES):
                 yield piece
@@ -165,36 +156,36 @@ class Bucket:
         return b"".join([piece async for piece in self.read(key)])
 
     async def put(self, key: str, data: bytes) -> None:
-        client = await self._client()
-        with self._errors(key):
-            await client.put_object(**self._place(key), Body=data)
+        client = await self.client()
+        with self.errors(key):
+            await client.put_object(**self.place(key), Body=data)
 
     async def copy(self, source: str, target: str) -> None:
         """Within the store, up to the 5 GiB that one request may copy. Raises ObjectMissing."""
-        client = await self._client()
-        with self._errors(source):
-            await client.copy_object(**self._place(target), CopySource=self._place(source))
+        client = await self.client()
+        with self.errors(source):
+            await client.copy_object(**self.place(target), CopySource=self.place(source))
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Missing ones are no error."""
-        client = await self._client()
+        client = await self.client()
         for at in range(0, len(keys), _DELETED_AT_ONCE):
             objects = [{"Key": self.settings.prefix + key} for key in keys[at : at + _DELETED_AT_ONCE]]
-            with self._errors(keys[at]):
+            with self.errors(keys[at]):
                 answer = await client.delete_objects(
                     Bucket=self.settings.bucket, Delete={"Objects": objects, "Quiet": True}
                 )
             for failure in answer.get("Errors", ()):
                 raise SystemFailure(
-                    f"{self._where()}: {failure.get('Key')} is not deleted: {failure.get('Message')}"
+                    f"{self.where}: {failure.get('Key')} is not deleted: {failure.get('Message')}"
                 )
 
     async def objects(self, prefix: str) -> AsyncIterator[StoredObject]:
         """Those whose keys begin with ``prefix``, page by page, in order."""
-        client = await self._client()
+        client = await self.client()
         token: dict[str, str] = {}
         while True:
-            with self._errors(prefix):
+            with self.errors(prefix):
                 page = await client.list_objects_v2(
                     Bucket=self.settings.bucket, Prefix=self.settings.prefix + prefix, **token
                 )
@@ -202,7 +193,7 @@ class Bucket:
                 yield StoredObject(
                     key=item["Key"].removeprefix(self.settings.prefix),
                     size_bytes=int(item["Size"]),
-                    modified_ns=_moment_ns(item["LastModified"]),
+                    modified_ns=moment_ns(item["LastModified"]),
                 )
             if not page.get("IsTruncated"):
                 return
@@ -210,118 +201,21 @@ class Bucket:
 
     async def signed_url(self, key: str, life_s: int) -> str:
         """Where anybody may GET an object for so long. No request is made."""
-        client = await self._client(self.settings.redirect_endpoint)
-        with self._errors(key):
+        client = await self.client(self.settings.redirect_endpoint)
+        with self.errors(key):
             url: str = await client.generate_presigned_url(
-                "get_object", Params=self._place(key), ExpiresIn=life_s
+                "get_object", Params=self.place(key), ExpiresIn=life_s
             )
         return url
 
-    # multipart uploads
-
-    async def start_multipart(self, key: str) -> str:
-        client = await self._client()
-        with self._errors(key):
-            answer = await client.create_multipart_upload(**self._place(key))
-        return str(answer["UploadId"])
-
-    async def put_part(self, key: str, multipart: str, number: int, data: bytes) -> Part:
-        """Raises ObjectMissing when the multipart upload is gone."""
-        client = await self._client()
-        with self._errors(key):
-            answer = await client.upload_part(
-                **self._place(key), UploadId=multipart, PartNumber=number, Body=data
-            )
-        return Part(number=number, etag=answer["ETag"], size_bytes=len(data))
-
-    async def copy_part(
-        self, source: str, start: int, end: int, key: str, multipart: str, number: int
-    ) -> Part:
-        """The bytes from ``start`` to before ``end`` of an object as a part. Raises ObjectMissing."""
-        client = await self._client()
-        with self._errors(source):
-            answer = await client.upload_part_copy(
-                **self._place(key),
-                UploadId=multipart,
-                PartNumber=number,
-                CopySource=self._place(source),
-                CopySourceRange=f"bytes={start}-{end - 1}",
-            )
-        etag = answer.get("CopyPartResult", {}).get("ETag")
-        if not etag:
-            raise SystemFailure(
-                f"{self._where()} cannot copy parts of objects (UploadPartCopy), which blobs of more than "
-                "5 GiB need: use another object store for them"
-            )
-        return Part(number=number, etag=etag, size_bytes=end - start)
-
-    async def parts(self, key: str, multipart: str) -> list[Part]:
-        """Raises ObjectMissing."""
-        client = await self._client()
-        found: list[Part] = []
-        marker: dict[str, int] = {}
-        while True:
-            with self._errors(key):
-                page = await client.list_parts(**self._place(key), UploadId=multipart, **marker)
-            found += [
-                Part(
-                    number=item["PartNumber"],
-                    etag=item["ETag"],
-                    size_bytes=int(item["Size"]),
-                    modified_ns=_moment_ns(item["LastModified"]),
-                )
-                for item in page.get("Parts", ())
-            ]
-            if not page.get("IsTruncated"):
-                return found
-            marker = {"PartNumberMarker": page["NextPartNumberMarker"]}
-
-    async def complete(self, key: str, multipart: str, parts: Sequence[Part]) -> None:
-        """The object appears as a whole, in place of one that was there. Raises ObjectMissing."""
-        client = await self._client()
-        listed = [{"ETag": part.etag, "PartNumber": part.number} for part in parts]
-        with self._errors(key):
-            await client.complete_multipart_upload(
-                **self._place(key), UploadId=multipart, MultipartUpload={"Parts": listed}
-            )
-
-    async def multiparts(self, prefix: str) -> list[tuple[str, str, int]]:
-        """Key, id and start (ns) of the multipart uploads below ``prefix``."""
-        client = await self._client()
-        found: list[tuple[str, str, int]] = []
-        marker: dict[str, str] = {}
-        while True:
-            try:
-                with self._errors(prefix):
-                    page = await client.list_multipart_uploads(
-                        Bucket=self.settings.bucket, Prefix=self.settings.prefix + prefix, **marker
-                    )
-            except ObjectMissing:  # gofakes3's answer when the bucket has none
-                return found
-            for item in page.get("Uploads", ()):
-                key = item["Key"].removeprefix(self.settings.prefix)
-                if key.startswith(prefix):
-                    found.append((key, item["UploadId"], _moment_ns(item["Initiated"])))
-            if not page.get("IsTruncated"):
-                return found
-            marker = {
-                "KeyMarker": page["NextKeyMarker"],
-                "UploadIdMarker": page["NextUploadIdMarker"],
-            }
-
-    async def abort(self, key: str, multipart: str) -> None:
-        """A missing one is no error."""
-        client = await self._client()
-        with contextlib.suppress(ObjectMissing), self._errors(key):
-            await client.abort_multipart_upload(**self._place(key), UploadId=multipart)
-
     # errors
 
-    def _where(self) -> str:
+    @property
+    def where(self) -> str:
         return f"{self.settings.endpoint or 'https://s3.amazonaws.com'}/{self.settings.bucket}"
 
     @contextlib.contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
+    def errors(self, key: str) -> Iterator[None]:
         """What the library raises becomes ours. Entered with a client, so the library is there."""
         from aiohttp import ClientError as BrokenBody
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
@@ -330,7 +224,7 @@ class Bucket:
             yield
         except ClientError as error:
             code, status = _code(error), error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
-            text = f"{self._where()}/{key}: {error}"
+            text = f"{self.where}/{key}: {error}"
             if code in _MISSING:
                 raise ObjectMissing(key) from error
             if code in _FULL:
@@ -342,10 +236,10 @@ class Bucket:
             raise (Unavailable if status >= 500 or status == 429 else SystemFailure)(text) from error
         except NoCredentialsError as error:
             raise FailedPrecondition(
-                f"no credentials for {self._where()}: set access-key and secret-key in [storage.s3]"
+                f"no credentials for {self.where}: set access-key and secret-key in [storage.s3]"
             ) from error
         except (BotoCoreError, BrokenBody, OSError, TimeoutError) as error:
-            raise Unavailable(f"{self._where()} does not answer: {error or type(error).__name__}") from error
+            raise Unavailable(f"{self.where} does not answer: {error or type(error).__name__}") from error
 
 
 @functools.cache
@@ -391,5 +285,5 @@ def _code(error: Any) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def _moment_ns(moment: datetime) -> int:
+def moment_ns(moment: datetime) -> int:
     return int(moment.timestamp() * 1_000_000_000)

@@ -22,7 +22,8 @@ from collections.abc import AsyncIterator
 from sampan.model.registry import BlobInfo, UploadInfo
 
 from ..errors import BlobUnknown, DigestInvalid
-from .bucket import Bucket, ObjectMissing, Part, S3Settings
+from .bucket import Bucket, ObjectMissing, S3Settings
+from .multipart import Multiparts, Part
 from .s3_uploads import S3Uploads
 
 _BLOBS = "blobs/"
@@ -44,6 +45,7 @@ class S3BlobStorage:
         copied_part_bytes: int = COPIED_PART_BYTES,
     ) -> None:
         self.bucket = Bucket(settings)
+        self.multiparts = Multiparts(self.bucket)
         self._uploads = S3Uploads(self.bucket)
         self._copy_limit_bytes = copy_limit_bytes
         self._copied_part_bytes = copied_part_bytes
@@ -146,12 +148,12 @@ class S3BlobStorage:
         if size_bytes <= self._copy_limit_bytes:
             await self.bucket.copy(source, target)
             return
-        multipart = await self.bucket.start_multipart(target)
+        multipart = await self.multiparts.start(target)
         try:
             parts = await self._copy_parts(source, target, multipart, size_bytes)
-            await self.bucket.complete(target, multipart, parts)
+            await self.multiparts.complete(target, multipart, parts)
         except BaseException:
-            await self.bucket.abort(target, multipart)
+            await self.multiparts.abort(target, multipart)
             raise
 
     async def _copy_parts(self, source: str, target: str, multipart: str, size_bytes: int) -> list[Part]:
@@ -160,7 +162,7 @@ class S3BlobStorage:
         async def copy(number: int, start: int) -> Part:
             end = min(start + self._copied_part_bytes, size_bytes)
             async with places:
-                return await self.bucket.copy_part(source, start, end, target, multipart, number)
+                return await self.multiparts.copy(source, start, end, target, multipart, number)
 
         async with asyncio.TaskGroup() as group:
             tasks = [

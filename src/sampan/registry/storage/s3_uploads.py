@@ -18,7 +18,8 @@ import msgspec
 from sampan.model.registry import UploadInfo
 
 from ..errors import DigestInvalid, RangeInvalid, UploadInvalid, UploadUnknown
-from .bucket import Bucket, ObjectMissing, Part, StoredObject
+from .bucket import Bucket, ObjectMissing, StoredObject
+from .multipart import Multiparts, Part
 
 UPLOADS = "uploads/"
 _STATE, _DATA, _TAIL = "state", "data", "tail-"
@@ -73,6 +74,7 @@ class _Upload:
 class S3Uploads:
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
+        self._multiparts = Multiparts(bucket)
         self._known: OrderedDict[str, _Upload] = OrderedDict()
 
     async def start(self, upload_id: str, algorithm: str) -> None:
@@ -146,14 +148,14 @@ class S3Uploads:
         upload = self._known.pop(upload_id, None)
         if upload is not None and upload.settled:
             if upload.state.multipart and upload.complete_bytes is None:
-                await self._bucket.abort(upload.key(_DATA), upload.state.multipart)
+                await self._multiparts.abort(upload.key(_DATA), upload.state.multipart)
             keys = [upload.key(_STATE)]
             keys += [upload.tail_key] if upload.tail_bytes else []
             keys += [] if upload.complete_bytes is None else [upload.key(_DATA)]
         else:
             below = f"{UPLOADS}{upload_id}/"
-            for key, multipart, _ in await self._bucket.multiparts(below):
-                await self._bucket.abort(key, multipart)
+            for key, multipart, _ in await self._multiparts.all(below):
+                await self._multiparts.abort(key, multipart)
             keys = [found.key async for found in self._bucket.objects(below)]
         if keys:
             await self._bucket.delete(keys)
@@ -165,7 +167,7 @@ class S3Uploads:
             found.setdefault(item.key.split("/")[1], []).append(item)
         multiparts = {
             key.split("/")[1]: (multipart, started_ns)
-            for key, multipart, started_ns in await self._bucket.multiparts(UPLOADS)
+            for key, multipart, started_ns in await self._multiparts.all(UPLOADS)
         }
         for upload_id in sorted(found.keys() | multiparts.keys()):
             objects = found.get(upload_id, [])
@@ -174,7 +176,7 @@ class S3Uploads:
             size_bytes = sum(item.size_bytes for item in objects if not item.key.endswith(f"/{_STATE}"))
             if multipart:
                 with contextlib.suppress(ObjectMissing):
-                    parts = await self._bucket.parts(f"{UPLOADS}{upload_id}/{_DATA}", multipart)
+                    parts = await self._multiparts.parts(f"{UPLOADS}{upload_id}/{_DATA}", multipart)
                     size_bytes += sum(part.size_bytes for part in parts)
                     touched_ns = max([touched_ns, *(part.modified_ns for part in parts)])
             yield UploadInfo(id=upload_id, size_bytes=size_bytes, touched_ns=touched_ns)
@@ -229,7 +231,7 @@ class S3Uploads:
         upload.complete_bytes = sizes.get(_DATA)
         if upload.complete_bytes is None and state.multipart:
             with contextlib.suppress(ObjectMissing):
-                listed = await self._bucket.parts(upload.key(_DATA), state.multipart)
+                listed = await self._multiparts.parts(upload.key(_DATA), state.multipart)
                 upload.parts = [part for number, part in enumerate(listed, start=1) if part.number == number]
             upload.hashed = None
         upload.tail_bytes = sizes.get(f"{_TAIL}{upload.parts_bytes}", 0)
@@ -251,13 +253,13 @@ class S3Uploads:
 
     async def _send_part(self, upload: _Upload, data: bytes) -> None:
         if not upload.state.multipart:
-            multipart = await self._bucket.start_multipart(upload.key(_DATA))
+            multipart = await self._multiparts.start(upload.key(_DATA))
             upload.state = msgspec.structs.replace(upload.state, multipart=multipart)
             await self._save_state(upload)
         if upload.hashed is not None:
             await asyncio.to_thread(upload.hashed.update, data)
         number = len(upload.parts) + 1
-        part = await self._bucket.put_part(upload.key(_DATA), upload.state.multipart, number, data)
+        part = await self._multiparts.put(upload.key(_DATA), upload.state.multipart, number, data)
         stale = upload.tail_key if upload.tail_bytes else ""
         upload.tail_bytes = 0
         upload.parts.append(part)
@@ -281,10 +283,10 @@ class S3Uploads:
         parts = list(upload.parts)
         if tail:
             number = len(parts) + 1
-            parts.append(await self._bucket.put_part(upload.key(_DATA), upload.state.multipart, number, tail))
+            parts.append(await self._multiparts.put(upload.key(_DATA), upload.state.multipart, number, tail))
         size_bytes = upload.size_bytes
         upload.settled = False
-        await self._bucket.complete(upload.key(_DATA), upload.state.multipart, parts)
+        await self._multiparts.complete(upload.key(_DATA), upload.state.multipart, parts)
         upload.complete_bytes = size_bytes
         upload.settled = True
 
