@@ -47,8 +47,25 @@ async def repository(
     return found
 
 
-def ignore(done: int, total: int) -> None:
-    """For downloads that nobody watches."""
+class Watching:
+    """What a download tells."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.waits = 0
+        self.pauses: list[int] = []
+
+    def waiting(self) -> None:
+        self.waits += 1
+
+    def progress(self, done: int, total: int) -> None:
+        self.seen.append(done)
+
+    def retrying(self, seconds: int) -> None:
+        self.pauses.append(seconds)
+
+
+ignore = Watching()
 
 
 async def until(reached: Callable[[], bool]) -> None:
@@ -94,7 +111,7 @@ async def test_registry_that_stays_busy_is_given_up(registries: Registries, serv
     target = await repository(registries, server)
     await target.registry.base()
     server.faults.failures = [(503, {})] * 9
-    with pytest.raises(RegistryRefused, match="unexpected status 503"):
+    with pytest.raises(RegistryRefused, match="received unexpected HTTP status: 503 Service Unavailable"):
         await target.manifest("1")
     assert len(server.faults.failures) == 6
 
@@ -259,15 +276,15 @@ async def test_two_who_want_a_blob_fetch_it_once(
     digest, data = blob
     target = await repository(registries, server)
     shared = downloads(tmp_path)
-    seen: list[int] = []
+    watching = Watching()
     both = await asyncio.gather(
         shared.fetch(digest, len(data), [target], ignore),
-        shared.fetch(digest, len(data), [target], lambda done, _: seen.append(done)),
+        shared.fetch(digest, len(data), [target], watching),
     )
     assert both[0] == both[1]
     assert server.blob_bytes == len(data)
-    assert seen == sorted(seen)
-    assert seen[-1] == len(data)
+    assert watching.seen == sorted(watching.seen)
+    assert watching.seen[-1] == len(data)
 
 
 async def test_cancelled_download_goes_on_where_it_was(

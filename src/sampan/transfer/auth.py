@@ -16,6 +16,7 @@ from .challenge import Challenge
 from .credentials import Credentials
 from .errors import RegistryUnreachable, refused
 from .http import Http, error_of
+from .pace import read_all
 from .settings import Endpoint
 
 _CLIENT_ID = "docker"
@@ -128,18 +129,11 @@ class Authorizer:
         return await self._ask("POST", realm, headers, urlencode(form).encode())
 
     async def _ask(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> _Answer:
-        endpoint = self._endpoint
-        parts = urlsplit(url)
-        if parts.netloc != endpoint.host:
-            # another host than the registry: trusted, and reached, by its own rules
-            insecure = self._http.settings.is_insecure(parts.netloc, ())
-            endpoint = Endpoint(host=parts.netloc, insecure=insecure)
+        endpoint = self._http.endpoint_of(url, self._endpoint)
         async with self._http.send(method, url, endpoint, headers, body) as response:
             if response.status != 200:
                 raise await error_of(response)
-            data = await response.content.read(_LIMIT_BYTES)
-            while len(data) < _LIMIT_BYTES and (more := await response.content.read(_LIMIT_BYTES)):
-                data += more
+            data = await read_all(response, self._http.pace, _LIMIT_BYTES, "token")
         try:
             return _decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -10,21 +10,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import hashlib
 import logging
+import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Protocol, TypeVar, TypeVarTuple, Unpack
 
-from sampan.base.errors import ResourceExhausted, SampanError
+from sampan.base.errors import SampanError
+from sampan.base.slots import Slots
 
-from .errors import ContentMismatch, RegistryRefused, RegistryUnreachable
-from .http import is_retried
+from .errors import (
+    RANGE_NOT_SATISFIABLE,
+    ContentMismatch,
+    RegistryRefused,
+    RegistryUnreachable,
+    TooSlow,
+)
+from .partial_file import PartialFile
 from .repository import BlobStream
+from .retries import is_passing, pause_s
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +41,6 @@ Arguments = TypeVarTuple("Arguments")
 _BATCH = 1 << 20
 _KEPT_S = 7 * 24 * 3600
 
-Listener = Callable[[int, int], None]
-"""Bytes that are here and bytes in all."""
-
 
 class Source(Protocol):
     """Somewhere a blob can be had: a repository at one address."""
@@ -44,54 +48,17 @@ class Source(Protocol):
     def blob(self, digest: str, offset: int = 0) -> contextlib.AbstractAsyncContextManager[BlobStream]: ...
 
 
-class NoSpace(ResourceExhausted):
-    def __init__(self, path: str) -> None:
-        super().__init__(f"write {path}: no space left on device: free disk space and try again")
+class Listener(Protocol):
+    """What those who wait for a blob are told, on the event loop."""
 
+    def waiting(self) -> None:
+        """Others are being fetched; it has not begun."""
 
-class PartialFile:
-    """The bytes of a blob that are here. Methods block; they run in a thread, one at a time."""
+    def progress(self, done: int, total: int) -> None:
+        """Bytes that are here and bytes in all."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.size = 0
-        self._hash = hashlib.sha256()
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-
-    def recover(self, limit_bytes: int) -> None:
-        """Hash what an earlier download has left; more than the blob has is of no use."""
-        while chunk := os.read(self._fd, _BATCH):
-            self._hash.update(chunk)
-            self.size += len(chunk)
-        if self.size > limit_bytes:
-            self.reset()
-
-    def reset(self) -> None:
-        os.ftruncate(self._fd, 0)
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: bytes) -> None:
-        """Raises NoSpace; then what fitted stays."""
-        view = memoryview(data)
-        try:
-            while view:
-                written = os.write(self._fd, view)
-                self._hash.update(view[:written])
-                self.size += written
-                view = view[written:]
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise NoSpace(self.path) from error
-            raise
-
-    @property
-    def digest(self) -> str:
-        return f"sha256:{self._hash.hexdigest()}"
-
-    def close(self) -> None:
-        os.close(self._fd)
+    def retrying(self, seconds: int) -> None:
+        """It broke off and is tried again after a pause."""
 
 
 class _Job:
@@ -99,11 +66,56 @@ class _Job:
 
     def __init__(self) -> None:
         self.listeners: list[Listener] = []
+        self.file: PartialFile | None = None
+        self.opened = asyncio.Event()
         self.task: asyncio.Task[str]
 
-    def tell(self, done: int, total: int) -> None:
+    def open(self, file: PartialFile) -> None:
+        self.file = file
+        self.opened.set()
+
+    def waiting(self) -> None:
         for listener in self.listeners:
-            listener(done, total)
+            listener.waiting()
+
+    def progress(self, done: int, total: int) -> None:
+        for listener in self.listeners:
+            listener.progress(done, total)
+
+    def retrying(self, seconds: int) -> None:
+        for listener in self.listeners:
+            listener.retrying(seconds)
+
+
+class Download:
+    """One's part in a download."""
+
+    def __init__(self, job: _Job, joined: bool) -> None:
+        self._job = job
+        self.joined = joined
+        """Somebody else began it, with other addresses or credentials: when these fail, ours may do."""
+
+    async def opened(self) -> PartialFile:
+        """The file, once it has begun to grow; readable as long as the download is joined. Raises as
+        :meth:`finished`."""
+        waiter = asyncio.ensure_future(self._job.opened.wait())
+        try:
+            await asyncio.wait([waiter, self._job.task], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiter.cancel()
+        if self._job.file is None:
+            await self.finished()
+        assert self._job.file is not None
+        return self._job.file
+
+    @property
+    def failed(self) -> bool:
+        task = self._job.task
+        return task.done() and (task.cancelled() or task.exception() is not None)
+
+    async def finished(self) -> str:
+        """The path of the verified blob."""
+        return await asyncio.shield(self._job.task)
 
 
 class Downloads:
@@ -119,7 +131,8 @@ class Downloads:
         """``folder`` is made when missing."""
         self._folder = folder
         self._executor = executor
-        self._slots = asyncio.Semaphore(max(limit, 1))
+        self.slots = Slots(limit)
+        """May be resized while downloads go on."""
         self._attempts = max(attempts, 1)
         self._first_wait_s = first_wait_s
         self._jobs: dict[str, _Job] = {}
@@ -169,47 +182,70 @@ class Downloads:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path(digest))
 
-    async def fetch(self, digest: str, size_bytes: int, sources: Sequence[Source], listener: Listener) -> str:
-        """The path of the verified blob. Joins a download of it that goes on already.
+    @contextlib.asynccontextmanager
+    async def joined(
+        self, digest: str, size_bytes: int, sources: Sequence[Source], listener: Listener
+    ) -> AsyncIterator[Download]:
+        """Take part in the download of a blob, which begins unless it goes on already.
 
-        Raises ContentMismatch, RegistryRefused, RegistryUnreachable, NoSpace; what came stays for the next
-        time, unless its digest is wrong. When the last who waits is cancelled, the download stops.
+        It ends early when the last who takes part leaves; what came stays for the next time, unless its
+        digest is wrong. Within the block :meth:`Download.opened` and :meth:`Download.finished` raise
+        ContentMismatch, RegistryRefused, RegistryUnreachable, NoSpace.
         """
-        while True:
-            job = self._jobs.get(digest)
-            joined = job is not None
-            if job is None:
-                job = self._jobs[digest] = _Job()
-                job.task = asyncio.ensure_future(self._run(job, digest, size_bytes, sources))
-            try:
-                return await self._wait(job, listener)
-            except SampanError as error:
-                if not joined:
-                    raise
-                # it failed with somebody else's address or credentials; ours may do
-                log.info("download of %s that was shared failed: %s", digest, error.message)
-
-    async def _wait(self, job: _Job, listener: Listener) -> str:
+        while (job := self._jobs.get(digest)) is not None and not job.listeners:
+            # the last who wanted it is leaving just now
+            await asyncio.wait([job.task])
+        joined = job is not None
+        if job is None:
+            job = self._jobs[digest] = _Job()
+            job.task = asyncio.ensure_future(self._run(job, digest, size_bytes, sources))
         job.listeners.append(listener)
         try:
-            return await asyncio.shield(job.task)
+            yield Download(job, joined)
         finally:
             job.listeners.remove(listener)
-            if not job.listeners and not job.task.done():
-                job.task.cancel()
-                await asyncio.wait([job.task])
+            if not job.listeners:
+                await self._end(digest, job)
+
+    async def _end(self, digest: str, job: _Job) -> None:
+        job.task.cancel()
+        try:
+            await asyncio.wait([job.task])
+        finally:
+            if self._jobs.get(digest) is job:
+                # cancelled before it had begun
+                del self._jobs[digest]
+        if not job.task.cancelled():
+            job.task.exception()  # seen: whoever waited has been told
+        if job.file is not None:
+            job.file.close()
+
+    async def fetch(self, digest: str, size_bytes: int, sources: Sequence[Source], listener: Listener) -> str:
+        """The path of the verified blob. Raises as :meth:`joined`."""
+        while True:
+            async with self.joined(digest, size_bytes, sources, listener) as download:
+                try:
+                    return await download.finished()
+                except SampanError as error:
+                    if not download.joined:
+                        raise
+                    log.info("download of %s that was shared failed: %s", digest, error.message)
 
     async def _run(self, job: _Job, digest: str, size_bytes: int, sources: Sequence[Source]) -> str:
         try:
-            async with self._slots:
-                file = await self._in_thread(PartialFile, self.path(digest))
+            if self.slots.full:
+                job.waiting()
+            async with self.slots:
+                file = PartialFile(self.path(digest))
+                job.open(file)
                 try:
                     await self._complete(file, job, digest, size_bytes, sources)
-                except ContentMismatch:
-                    self.drop(digest)
+                except BaseException as error:
+                    if isinstance(error, ContentMismatch):
+                        self.drop(digest)
+                    file.end(whole=False)
                     raise
-                finally:
-                    file.close()
+                file.end(whole=True)
             return self.path(digest)
         finally:
             del self._jobs[digest]
@@ -247,29 +283,41 @@ class Downloads:
                     break
                 raise RegistryUnreachable("get", digest, "unexpected EOF")
             except (RegistryRefused, RegistryUnreachable) as error:
-                failures = 0 if file.size > before else failures + 1
+                progress = file.size > before and not isinstance(error, TooSlow)
+                failures = 0 if progress else failures + 1
                 last = turn % len(sources) == len(sources) - 1
-                passing = isinstance(error, RegistryUnreachable) or is_retried(error.status)
-                if (not passing and last) or failures >= self._attempts * len(sources):
+                if isinstance(error, RegistryRefused) and error.status == RANGE_NOT_SATISFIABLE and last:
+                    raise ContentMismatch(
+                        f"blob {digest} has {file.size} bytes, fewer than the {size_bytes} promised"
+                    ) from error
+                if (not is_passing(error) and last) or failures >= self._attempts * len(sources):
                     raise
                 log.info("blob %s at %d of %d bytes: %s", digest, file.size, size_bytes, error.message)
-                if file.size == before:
-                    turn += 1
-                    if last:
-                        rounds = failures // len(sources)
-                        await asyncio.sleep(min(self._first_wait_s * 2.0 ** max(rounds - 1, 0), 30.0))
+                if progress:
+                    continue
+                turn += 1
+                if last:
+                    wait_s = pause_s(error, failures // len(sources) - 1, self._first_wait_s)
+                    if wait_s >= 1:
+                        job.retrying(math.ceil(wait_s))
+                    await asyncio.sleep(wait_s)
 
     async def _read(self, file: PartialFile, job: _Job, digest: str, size_bytes: int, source: Source) -> None:
         async with source.blob(digest, file.size) as stream:
-            if stream.offset != file.size:
-                await self._in_thread(file.reset)
-                if stream.offset:
-                    raise RegistryUnreachable("get", digest, "the registry sent another range")
-            job.tell(file.size, size_bytes)
+            # a registry without ranges sends all of it: what is here already is passed over
+            known = file.size - stream.offset
+            if known < 0:
+                raise RegistryUnreachable("get", digest, "the registry sent another range")
+            job.progress(file.size, size_bytes)
             parts: list[bytes] = []
             waiting = 0
             try:
-                async for chunk in stream.chunks():
+                async for piece in stream.chunks():
+                    chunk = piece
+                    if known:
+                        chunk, known = piece[known:], max(known - len(piece), 0)
+                        if not chunk:
+                            continue
                     parts.append(chunk)
                     waiting += len(chunk)
                     if file.size + waiting > size_bytes:
@@ -277,12 +325,12 @@ class Downloads:
                     if waiting >= _BATCH:
                         data, parts, waiting = b"".join(parts), [], 0
                         await self._in_thread(file.write, data)
-                        job.tell(file.size, size_bytes)
+                        job.progress(file.size, size_bytes)
             finally:
                 if parts:
                     # also what came just before a cut or a cancellation: it need not come twice
                     file.write(b"".join(parts))
-            job.tell(file.size, size_bytes)
+            job.progress(file.size, size_bytes)
 
     async def _in_thread(self, work: Callable[[Unpack[Arguments]], T], *arguments: *Arguments) -> T:
         """Finished when this returns, also when this is cancelled: a file is written by one at a time."""

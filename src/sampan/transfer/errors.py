@@ -11,6 +11,7 @@ BLOB_UNKNOWN = "BLOB_UNKNOWN"
 UNAUTHORIZED = "UNAUTHORIZED"
 TOO_MANY_REQUESTS = "TOOMANYREQUESTS"
 UNKNOWN = "UNKNOWN"
+RANGE_NOT_SATISFIABLE = 416
 
 _BY_STATUS = {
     401: (UNAUTHORIZED, "authentication required"),
@@ -27,10 +28,21 @@ class RegistryRefused(SystemFailure):
     wait for ever where nobody types one.
     """
 
-    def __init__(self, status: int, code: str, detail: str) -> None:
+    def __init__(self, status: int, code: str, detail: str, retry_after_s: float = 0.0) -> None:
         super().__init__(f"{code.lower().replace('_', ' ')}: {detail}")
         self.status = status
         self.code = code
+        self.retry_after_s = retry_after_s
+        """When the registry wants to be asked again; 0 when it does not say."""
+
+
+class RegistryFailed(RegistryRefused):
+    """The registry has troubles of its own (5xx), in the words of Docker's client."""
+
+    def __init__(self, status: int, reason: str, detail: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(status, UNKNOWN, detail, retry_after_s)
+        self.message = f"received unexpected HTTP status: {status} {reason}{': ' if detail else ''}{detail}"
+        self.args = (self.message,)
 
 
 class NoCredentials(RegistryRefused):
@@ -50,6 +62,10 @@ class RegistryUnreachable(SystemFailure):
         self.connected = connected
 
 
+class TooSlow(RegistryUnreachable):
+    """Bytes come, but so few that waiting for the rest would have no end."""
+
+
 class ContentMismatch(SystemFailure):
     """What a registry sent has another digest or size than it was asked for."""
 
@@ -62,7 +78,11 @@ class NoMatchingPlatform(SampanError):
     """The index has nothing for the platform."""
 
 
-def refused(status: int, code: str = "", detail: str = "") -> RegistryRefused:
+def refused(
+    status: int, code: str = "", detail: str = "", *, reason: str = "", retry_after_s: float = 0.0
+) -> RegistryRefused:
     """The error of an answer; what it does not say is filled in from its status."""
+    if status >= 500:
+        return RegistryFailed(status, reason, detail, retry_after_s)
     usual_code, usual_detail = _BY_STATUS.get(status, (UNKNOWN, f"unexpected status {status}"))
-    return RegistryRefused(status, code or usual_code, detail or usual_detail)
+    return RegistryRefused(status, code or usual_code, detail or usual_detail, retry_after_s)

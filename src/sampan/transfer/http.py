@@ -1,14 +1,14 @@
-"""One HTTP client for all registries: TLS with certificates by registry, proxies, retries."""
+"""One HTTP client for all registries: connections, proxies, redirects, time limits, error answers."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import (
@@ -18,22 +18,23 @@ from aiohttp import (
     ClientSession,
     ClientTimeout,
     TCPConnector,
-    TooManyRedirects,
 )
 
 from .errors import RegistryRefused, RegistryUnreachable, refused
-
-if TYPE_CHECKING:
-    from .settings import Endpoint, RegistrySettings
+from .pace import Pace
+from .redirects import headers_for, is_redirect, next_url
+from .retries import LONGEST_PAUSE_S, pause_s, retry_after_s
+from .settings import Endpoint, RegistrySettings
+from .tls import make_context
 
 _CONNECT_TIMEOUT_S = 15
 _LOOKUP_TIMEOUT_S = 30
 """For the name and the connection together."""
 _READ_TIMEOUT_S = 60
-_RETRIED = (429, 500, 502, 503, 504)
-_LONGEST_WAIT_S = 60.0
+_VERDICT_TIMEOUT_S = 300
+"""For the answer to a body we have sent: registries check it, and copy it to where it stays."""
 _ERROR_LIMIT_BYTES = 64 << 10
-_MAX_REDIRECTS = 8
+_SHOWN_BYTES = 300
 USER_AGENT = "sampan"
 
 Body = bytes | Callable[[], AsyncIterator[bytes]] | None
@@ -56,12 +57,25 @@ _decode_errors = msgspec.json.Decoder(_Errors, strict=False).decode
 class Http:
     """Sessions are opened at the first use and closed with :meth:`close`."""
 
-    def __init__(self, settings: RegistrySettings, attempts: int = 5, first_wait_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        settings: RegistrySettings,
+        attempts: int = 5,
+        first_wait_s: float = 1.0,
+        pace: Pace | None = None,
+    ) -> None:
         self.settings = settings
         self.attempts = max(attempts, 1)
         self.first_wait_s = first_wait_s
+        self.pace = pace or Pace()
         self._session: ClientSession | None = None
         self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
+
+    def reload(self, settings: RegistrySettings, attempts: int) -> None:
+        """From the next request on; certificates are read again as well."""
+        self.settings = settings
+        self.attempts = max(attempts, 1)
+        self._contexts.clear()
 
     async def close(self) -> None:
         session, self._session = self._session, None
@@ -72,12 +86,7 @@ class Http:
         if self._session is None:
             self._session = ClientSession(
                 connector=TCPConnector(limit=0, limit_per_host=16),
-                timeout=ClientTimeout(
-                    total=None,
-                    connect=_LOOKUP_TIMEOUT_S,
-                    sock_connect=_CONNECT_TIMEOUT_S,
-                    sock_read=_READ_TIMEOUT_S,
-                ),
+                timeout=_timeout(_READ_TIMEOUT_S),
                 auto_decompress=False,
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
                 read_bufsize=1 << 20,
@@ -88,27 +97,48 @@ class Http:
     async def send(
         self, method: str, url: str, endpoint: Endpoint, headers: Mapping[str, str], body: Body = None
     ) -> AsyncIterator[ClientResponse]:
-        """One request, no retry; any status. Raises RegistryUnreachable, also for a broken body."""
-        reads = method in ("GET", "HEAD")
-        data: Any = body() if callable(body) else body
+        """One request and the redirects it meets, no retry; any other status.
+
+        Raises RegistryUnreachable, also for a broken body and for redirects that lead nowhere.
+        """
+        seen: list[str] = []
+        while True:
+            async with self._once(method, url, endpoint, headers, body) as response:
+                if not is_redirect(method, response.status) or "Location" not in response.headers:
+                    yield response
+                    return
+                target = next_url(method, url, response.headers["Location"], seen)
+            headers = headers_for(headers, url, target)
+            endpoint = self.endpoint_of(target, endpoint)
+            seen.append(url)
+            url = target
+
+    def endpoint_of(self, url: str, endpoint: Endpoint) -> Endpoint:
+        """Another host than the endpoint's is trusted, and reached, by its own rules."""
+        host = urlsplit(url).netloc.rpartition("@")[2]
+        if host == endpoint.host:
+            return endpoint
+        return Endpoint(host=host, insecure=self.settings.is_insecure(host, ()))
+
+    @contextlib.asynccontextmanager
+    async def _once(
+        self, method: str, url: str, endpoint: Endpoint, headers: Mapping[str, str], body: Body
+    ) -> AsyncIterator[ClientResponse]:
         options: dict[str, Any] = {}
         if url.startswith("https:"):
             options["ssl"] = self._context(endpoint)
         if proxy := self.settings.proxy(url):
             options["proxy"] = proxy
+        if callable(body):
+            options["timeout"] = _timeout(_VERDICT_TIMEOUT_S)
         try:
-            async with self._open().request(
-                method,
-                url,
-                headers=headers,
-                data=data,
-                allow_redirects=reads,
-                max_redirects=_MAX_REDIRECTS,
-                **options,
-            ) as response:
-                yield response
-        except TooManyRedirects as error:
-            raise RegistryUnreachable(method, url, f"stopped after {_MAX_REDIRECTS} redirects") from error
+            async with asyncio.timeout(None) as deadline:
+                data: Any = _watched(body(), deadline, self.pace) if callable(body) else body
+                async with self._open().request(
+                    method, url, headers=headers, data=data, allow_redirects=False, **options
+                ) as response:
+                    deadline.reschedule(None)
+                    yield response
         except TimeoutError as error:
             raise RegistryUnreachable(method, url, "no answer in time") from error
         except (ClientError, ConnectionError, ssl.SSLError) as error:
@@ -121,31 +151,53 @@ class Http:
         key = (endpoint.host, endpoint.insecure)
         context = self._contexts.get(key)
         if context is None:
-            context = self._contexts[key] = _make_context(endpoint, self.settings.certificate_folders)
+            context = self._contexts[key] = make_context(endpoint, self.settings.certificate_folders)
         return context
 
-    async def pause(self, attempt: int, retry_after: str = "") -> None:
+    async def pause(self, error: RegistryRefused | RegistryUnreachable, attempt: int) -> None:
         """Wait before another attempt: what the registry asks for, else twice as long each time."""
-        wait_s = self.first_wait_s * 2.0**attempt * random.uniform(0.8, 1.2)  # noqa: S311 - only spreads load
-        if retry_after.strip().isdigit():
-            wait_s = max(wait_s, float(retry_after))
-        await asyncio.sleep(min(wait_s, _LONGEST_WAIT_S))
+        await asyncio.sleep(pause_s(error, attempt, self.first_wait_s))
 
 
-def is_retried(status: int) -> bool:
-    """Whether the same request may succeed a little later."""
-    return status in _RETRIED
+def _timeout(read_s: float) -> ClientTimeout:
+    return ClientTimeout(
+        total=None, connect=_LOOKUP_TIMEOUT_S, sock_connect=_CONNECT_TIMEOUT_S, sock_read=read_s
+    )
+
+
+async def _watched(body: AsyncIterator[bytes], deadline: asyncio.Timeout, pace: Pace) -> AsyncIterator[bytes]:
+    """A body on its way out: who takes nothing of it for too long has gone."""
+    loop = asyncio.get_running_loop()
+    async for chunk in body:
+        deadline.reschedule(loop.time() + pace.seconds)
+        yield chunk
+    # what the buffers of both sides hold may still have to go; the answer has a limit of its own
+    deadline.reschedule(loop.time() + _VERDICT_TIMEOUT_S)
 
 
 async def error_of(response: ClientResponse) -> RegistryRefused:
     """The error an answer carries (distribution-spec, "Error Codes"; token servers have ``details``)."""
+    status = response.status
+    wait_s = retry_after_s(response.headers.get("Retry-After", ""))
     data = await response.content.read(_ERROR_LIMIT_BYTES)
+    code = detail = ""
     try:
         body = _decode_errors(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return refused(response.status)
-    first = body.errors[0] if body.errors else _Error()
-    return refused(response.status, first.code, first.message or body.details)
+        if response.content_type == "text/plain":
+            detail = _one_line(data)
+    else:
+        first = body.errors[0] if body.errors else _Error()
+        code, detail = first.code, _one_line((first.message or body.details).encode())
+    if wait_s > LONGEST_PAUSE_S:
+        detail = f"{detail or 'busy'} (the registry wants to be asked again in {wait_s:.0f} seconds)"
+    return refused(status, code, detail, reason=response.reason or "", retry_after_s=wait_s)
+
+
+def _one_line(text: bytes) -> str:
+    """What a registry says is shown on terminals."""
+    words = text[:_SHOWN_BYTES].decode(errors="replace").split()
+    return "".join(char for char in " ".join(words) if char.isprintable())
 
 
 def _reason(error: BaseException) -> str:
@@ -158,29 +210,3 @@ def _reason(error: BaseException) -> str:
         text = os.strerror(system.errno) if system.errno > 0 else system.strerror
         return text[:1].lower() + text[1:]
     return str(error) or type(error).__name__
-
-
-def _make_context(endpoint: Endpoint, folders: tuple[str, ...]) -> ssl.SSLContext:
-    """Docker's layout: ``<folder>/<host:port>/*.crt`` are authorities, ``x.cert`` and ``x.key`` ours."""
-    context = ssl.create_default_context()
-    if endpoint.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    for folder in folders:
-        place = os.path.join(folder, endpoint.host)
-        try:
-            names = sorted(os.listdir(place))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        for name in names:
-            path = os.path.join(place, name)
-            try:
-                if name.endswith(".crt"):
-                    context.load_verify_locations(path)
-                elif name.endswith(".cert"):
-                    context.load_cert_chain(path, path.removesuffix(".cert") + ".key")
-            except (OSError, ssl.SSLError) as error:
-                raise RegistryUnreachable(
-                    "get", f"https://{endpoint.host}/v2/", f"{path}: {error}"
-                ) from error
-    return context

@@ -11,6 +11,7 @@ from sampan.base.errors import Unauthorized
 from .credentials import NOBODY, Credentials
 from .errors import RegistryRefused
 from .http import Http
+from .pace import Pace
 from .registry import Registry
 from .repository import Repository
 from .settings import HUB, HUB_ADDRESS, RegistrySettings, host_name
@@ -28,16 +29,22 @@ class LoginFailed(Unauthorized, RegistryRefused):
 
 
 class Registries:
-    def __init__(self, settings: RegistrySettings, attempts: int = 5, first_wait_s: float = 1.0) -> None:
-        self._http = Http(settings, attempts, first_wait_s)
+    def __init__(
+        self,
+        settings: RegistrySettings,
+        attempts: int = 5,
+        first_wait_s: float = 1.0,
+        pace: Pace | None = None,
+    ) -> None:
+        self._http = Http(settings, attempts, first_wait_s, pace)
 
     @property
     def settings(self) -> RegistrySettings:
         return self._http.settings
 
-    def reload(self, settings: RegistrySettings) -> None:
+    def reload(self, settings: RegistrySettings, attempts: int) -> None:
         """Other mirrors and insecure registries from the next request on."""
-        self._http.settings = settings
+        self._http.reload(settings, attempts)
 
     async def close(self) -> None:
         await self._http.close()

@@ -13,7 +13,9 @@ from .auth import Authorizer
 from .challenge import parse_challenges
 from .credentials import Credentials
 from .errors import NoCredentials, RegistryRefused, RegistryUnreachable, refused
-from .http import Body, Http, error_of, is_retried
+from .http import Body, Http, error_of
+from .pace import Pace
+from .retries import is_passing
 from .settings import Endpoint
 
 log = logging.getLogger(__name__)
@@ -25,6 +27,10 @@ class Registry:
         self.authorizer = Authorizer(http, endpoint, credentials)
         self._http = http
         self._base = ""
+
+    @property
+    def pace(self) -> Pace:
+        return self._http.pace
 
     async def base(self) -> str:
         """``https://host/prefix``. An insecure registry is asked once which scheme it speaks."""
@@ -66,12 +72,10 @@ class Registry:
         async with contextlib.AsyncExitStack() as stack:
             attempt = 0
             while True:
-                retry_after = ""
                 try:
                     response = await self._attempt(stack, method, url, scope, headers or {}, body)
                     if response.status in wanted:
                         break
-                    retry_after = response.headers.get("Retry-After", "")
                     raise await error_of(response)
                 except (RegistryRefused, RegistryUnreachable) as error:
                     await stack.aclose()
@@ -79,14 +83,13 @@ class Registry:
                     if not retried or not self._is_passing(error) or attempt >= self._http.attempts:
                         raise
                     log.info("%s %s: %s: trying again", method, url, error.message)
-                await self._http.pause(attempt - 1, retry_after)
+                    failure = error
+                await self._http.pause(failure, attempt - 1)
             yield response
 
     def _is_passing(self, error: RegistryRefused | RegistryUnreachable) -> bool:
         """Whether asking again may help, and nobody else can be asked instead."""
-        if self.endpoint.mirror:
-            return False
-        return error.connected if isinstance(error, RegistryUnreachable) else is_retried(error.status)
+        return not self.endpoint.mirror and is_passing(error)
 
     async def _attempt(
         self,

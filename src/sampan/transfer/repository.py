@@ -21,6 +21,7 @@ from .errors import (
 )
 from .http import error_of
 from .manifests import ACCEPTED, LIMIT_BYTES, Fetched, media_type_of
+from .pace import Pace, paced, read_all
 from .registry import Registry
 
 _ACCEPT = ", ".join(ACCEPTED)
@@ -40,14 +41,15 @@ _decode_tags = msgspec.json.Decoder(_Tags, strict=False).decode
 class BlobStream:
     """An answer that carries a blob from ``offset`` on."""
 
-    def __init__(self, response: ClientResponse, offset: int) -> None:
+    def __init__(self, response: ClientResponse, offset: int, pace: Pace) -> None:
         self.offset = offset
-        self._content = response.content
+        self._response = response
+        self._pace = pace
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """As they arrive. Raises what the connection raises; the caller is inside :meth:`Repository.blob`."""
-        while chunk := await self._content.readany():
-            yield chunk
+    def chunks(self) -> AsyncIterator[bytes]:
+        """As they arrive. Raises TooSlow, and what the connection raises; the caller is inside
+        :meth:`Repository.blob`."""
+        return paced(self._response, self._pace)
 
 
 class Repository:
@@ -58,6 +60,9 @@ class Repository:
         self.path = path
         self._pull = f"repository:{path}:pull"
         self._push = f"repository:{path}:pull,push"
+
+    async def _read(self, response: ClientResponse, limit_bytes: int, what: str) -> bytes:
+        return await read_all(response, self.registry.pace, limit_bytes, what)
 
     # manifests
 
@@ -72,7 +77,7 @@ class Repository:
         ) as response:
             if response.status == 404:
                 raise await _missing(response, MANIFEST_UNKNOWN, "manifest unknown")
-            data = await _read(response, LIMIT_BYTES, f"manifest {reference}")
+            data = await self._read(response, LIMIT_BYTES, f"manifest {reference}")
             declared = response.headers.get("Content-Type", "")
             promised = response.headers.get("Docker-Content-Digest", "")
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -101,7 +106,7 @@ class Repository:
         path = f"/v2/{self.path}/tags/list"
         for _ in range(_MAX_PAGES):
             async with self.registry.send("GET", path, scope=self._pull) as response:
-                data = await _read(response, _PAGE_LIMIT_BYTES, "list of tags")
+                data = await self._read(response, _PAGE_LIMIT_BYTES, "list of tags")
                 link = response.links.get("next")
                 url = str(response.url)
             try:
@@ -139,7 +144,7 @@ class Repository:
             if response.status == 206:
                 found = _RANGE.match(response.headers.get("Content-Range", ""))
                 start = int(found[1]) if found else offset
-            yield BlobStream(response, start)
+            yield BlobStream(response, start, self.registry.pace)
 
     async def small_blob(self, digest: str, limit_bytes: int) -> bytes:
         """A verified blob in memory. Raises RegistryRefused, ContentMismatch."""
@@ -148,7 +153,7 @@ class Repository:
         ) as response:
             if response.status == 404:
                 raise await _missing(response, BLOB_UNKNOWN, "blob unknown to registry")
-            data = await _read(response, limit_bytes, f"blob {digest}")
+            data = await self._read(response, limit_bytes, f"blob {digest}")
         if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
             raise ContentMismatch(f"image config verification failed for digest {digest}")
         return data
@@ -234,14 +239,3 @@ async def _missing(response: ClientResponse, code: str, detail: str) -> Registry
     if error.code in ("NAME_UNKNOWN", "UNKNOWN") and "json" not in response.headers.get("Content-Type", ""):
         return refused(404, code, detail)
     return error
-
-
-async def _read(response: ClientResponse, limit_bytes: int, what: str) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    while chunk := await response.content.readany():
-        size += len(chunk)
-        if size > limit_bytes:
-            raise ContentMismatch(f"{what} is larger than {limit_bytes} bytes: refused")
-        parts.append(chunk)
-    return b"".join(parts)

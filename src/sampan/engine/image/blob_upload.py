@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from sampan.content.blobs import BlobStore
 from sampan.model.image import Descriptor
 from sampan.transfer.errors import RegistryRefused, RegistryUnreachable
-from sampan.transfer.http import is_retried
 from sampan.transfer.repository import Repository
+from sampan.transfer.retries import is_passing, pause_s
 
 from .progress import Meter, Say, status
 
@@ -89,12 +89,9 @@ class BlobUpload:
                 if isinstance(error, RegistryRefused) and source:
                     source = ""  # not ours to read: send it
                     continue
-                passing = (
-                    error.connected if isinstance(error, RegistryUnreachable) else is_retried(error.status)
-                )
-                if not passing or attempt >= self._attempts:
+                if not is_passing(error) or attempt >= self._attempts:
                     raise
-                await asyncio.sleep(_FIRST_WAIT_S * 2.0 ** (attempt - 1))
+                await asyncio.sleep(pause_s(error, attempt - 1, _FIRST_WAIT_S))
         if shown:
             say(status("Pushed", shown))
 

@@ -1,6 +1,6 @@
 """Fetch images from registries.
 
-Layers are downloaded a few at a time and unpacked as they arrive, each in a thread of its own; what is stored
+Layers are downloaded a few at a time and unpacked meanwhile, each in a thread of its own; what is stored
 changes only at the end, in one transaction. A pull that fails or is cancelled leaves its downloads for the
 next one and nothing else.
 """
@@ -40,7 +40,7 @@ from sampan.transfer.registries import Registries
 from sampan.transfer.repository import Repository
 
 from .catalog import ImageCatalog, parse_platform
-from .layer_fetch import LayerFetch
+from .layer_fetch import FetchedLayers, LayerFetch, WantedLayer
 from .progress import Say, messages_of, status
 from .transfer import ImageTransfer
 
@@ -90,6 +90,7 @@ class Puller:
         self._downloads = downloads
         self._events = events
         self._workers = workers
+        self._layers = LayerFetch(self._store, downloads, workers)
 
     def pull(self, wanted: PullWanted) -> AsyncGenerator[ProgressMessage, None]:
         """Raises PullRefused, NoMatchingPlatform, UnsupportedManifest, what the registry answers, and what
@@ -172,29 +173,27 @@ class Puller:
         self, say: Say, repositories: Sequence[Repository], found: _Found, finish: Callable[[Image], bool]
     ) -> bool:
         """All layers, then the image; ``finish`` names it before anybody can take it for unused."""
-        chains = chain_ids(found.config.rootfs.diff_ids)
-        work = LayerFetch(self._store, self._downloads, self._workers, repositories, say)
-        digests = [layer.digest for layer in found.manifest.layers]
+        diff_ids, blobs = found.config.rootfs.diff_ids, found.manifest.layers
+        chains = chain_ids(diff_ids)
+        layers = [
+            WantedLayer(blob=blob, diff_id=diff_id, chain_id=chain)
+            for blob, diff_id, chain in zip(blobs, diff_ids, chains, strict=True)
+        ]
+        digests = [blob.digest for blob in blobs]
         with self._downloads.holding(digests), self._store.lease() as lease:
             lease.add(*chains, *digests)
             try:
-                await work.fetch_all(found.manifest.layers, found.config.rootfs.diff_ids, chains)
-                assembled = await self._workers.run(lambda: self._assemble(lease, found, work))
-                return finish(self._transfer.register(assembled, ""))
+                async with self._layers.fetched(layers, repositories, say) as fetched:
+                    assembled = await self._workers.run(lambda: self._assemble(lease, found, fetched))
+                    return finish(self._transfer.register(assembled, ""))
             finally:
                 lease.release()
                 await self._catalog.collect()
 
-    def _assemble(self, lease: Lease, found: _Found, work: LayerFetch) -> Assembled:
+    def _assemble(self, lease: Lease, found: _Found, fetched: FetchedLayers) -> Assembled:
         """In a thread: from here on what was fetched belongs to the store."""
-        ready = work.take_staged()
-        try:
-            for digest, path in work.paths.items():
-                self._store.blobs.adopt(path, digest)
-        except BaseException:
-            for layer in ready.values():
-                self._store.layers.discard(layer)
-            raise
+        for digest, path in fetched.paths.items():
+            self._store.blobs.adopt(path, digest)
         return assemble(
             self._store,
             lease,
@@ -202,7 +201,7 @@ class Puller:
             found.manifest.layers,
             names=[],
             manifest_data=found.manifest_data,
-            ready=ready,
+            ready=fetched.staged,
         )
 
     def _record(self, image: Image, name: ImageName, digest: str) -> bool:

@@ -1,0 +1,38 @@
+"""TLS by registry, in Docker's layout of certificates."""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+from .errors import RegistryUnreachable
+from .settings import Endpoint
+
+
+def make_context(endpoint: Endpoint, folders: tuple[str, ...]) -> ssl.SSLContext:
+    """``<folder>/<host:port>/*.crt`` are authorities, ``x.cert`` and ``x.key`` are shown to the registry.
+
+    Raises RegistryUnreachable, with the file that cannot be used.
+    """
+    context = ssl.create_default_context()
+    if endpoint.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    for folder in folders:
+        place = os.path.join(folder, endpoint.host)
+        try:
+            names = sorted(os.listdir(place))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for name in names:
+            path = os.path.join(place, name)
+            try:
+                if name.endswith(".crt"):
+                    context.load_verify_locations(path)
+                elif name.endswith(".cert"):
+                    context.load_cert_chain(path, path.removesuffix(".cert") + ".key")
+            except (OSError, ssl.SSLError) as error:
+                raise RegistryUnreachable(
+                    "get", f"https://{endpoint.host}/v2/", f"{path}: {error}"
+                ) from error
+    return context
