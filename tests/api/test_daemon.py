@@ -51,6 +51,22 @@ def test_clients_of_every_age_run_a_container(daemon: Daemon, docker: Client, ve
     assert (done.returncode, done.stdout) == (0, f"{version}\n")
 
 
+def test_images_can_be_saved_and_loaded_by_older_clients(
+    docker: Client, daemon: Daemon, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "DOCKER_HOST": daemon.host, "DOCKER_API_VERSION": "1.22"}
+    archive = str(tmp_path / "busybox.tar")
+    for words in (["save", "-o", archive, "busybox"], ["load", "-q", "-i", archive]):
+        done = subprocess.run(
+            [docker.program, *words], env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+    listed = subprocess.run(
+        [docker.program, "images"], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert "client version 1.22 is too old" in listed.stderr
+
+
 def test_too_old_a_client_is_told_so(daemon: Daemon) -> None:
     environment = {**os.environ, "DOCKER_HOST": daemon.host, "DOCKER_API_VERSION": "1.12"}
     done = subprocess.run(["docker", "ps"], env=environment, capture_output=True, text=True, timeout=60)

@@ -27,7 +27,7 @@ from .errors import explain
 from .replies import Reply, Stream, error_reply
 from .routing import Router
 from .services import Engine
-from .versions import UnsupportedVersion, require_version, split_version
+from .versions import OLDEST, OLDEST_FOR_ARCHIVES, UnsupportedVersion, require_version, split_version
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,8 @@ class DockerApi:
             return await self._not_found(request, path)
         handler, name = found
         try:
-            version = require_version(version_text)
+            oldest = OLDEST_FOR_ARCHIVES if handler in images.ARCHIVES else OLDEST
+            version = require_version(version_text, oldest)
             call = Call(request, self._engine, version, path, name, query)
             return await handler(call)
         except UnsupportedVersion as error:

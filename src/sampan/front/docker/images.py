@@ -169,3 +169,6 @@ ROUTES = (
     Route("POST", "/images/{}/tag", tag),
     Route("DELETE", "/images/{}", remove),
 )
+
+ARCHIVES = frozenset((save_one, save_many, load))
+"""What serves a few older versions of the API than the rest."""

@@ -10,6 +10,8 @@ from sampan.base.errors import InvalidArgument
 
 NEWEST = 51
 OLDEST = 24
+OLDEST_FOR_ARCHIVES = 22
+"""Of load and save: skopeo before 1.14 asks so for its ``docker-daemon:`` and never negotiates."""
 API_VERSION = f"1.{NEWEST}"
 MIN_API_VERSION = f"1.{OLDEST}"
 SERVER_VERSION = "28.5.2"
@@ -48,7 +50,7 @@ def split_version(path: str) -> tuple[str, str]:
     return version, path[end:]
 
 
-def require_version(version: str) -> int:
+def require_version(version: str, oldest: int = OLDEST) -> int:
     """The minor number of a served version; "" is the newest. Raises UnsupportedVersion."""
     if not version:
         return NEWEST
@@ -56,7 +58,7 @@ def require_version(version: str) -> int:
     if minor is not None:
         return minor
     parts = [int(part or 0) for part in version.split(".")]
-    if parts < [1, OLDEST]:
+    if parts < [1, oldest]:
         raise UnsupportedVersion(version, too_old=True)
     if parts > [1, NEWEST]:
         raise UnsupportedVersion(version, too_old=False)
