@@ -124,7 +124,7 @@ def archive_of(chosen: list[Entry], ending: bytes = bytes(1024)) -> bytes:
 
 
 def staged(layers: LayerStore, data: bytes, chunk: int = 4096) -> StagedLayer:
-    return layers.stage(Source(data, chunk), wanted=lambda _: True)
+    return layers.stage(Source(data, chunk))
 
 
 def reproduced(path: str, diff_id: str) -> bytes:

@@ -6,7 +6,6 @@ Runs in a thread. Blobs are written as they are stored, so ids, digests and laye
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import msgspec
@@ -18,8 +17,6 @@ from sampan.model.image import Descriptor, Image, Index
 from .images import OCI_INDEX, ImageStore, Lease, decode_manifest, encode_json
 
 Write = Callable[[bytes], None]
-
-_CHUNK = 1 << 20
 
 
 class SavedImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +46,7 @@ def save_images(store: ImageStore, lease: Lease, images: list[SavedImage], write
         data = store.blobs.read(image.manifest_digest)
         manifest = decode_manifest(data)
         digests = [layer.digest for layer in manifest.layers]
-        lease.add(*digests)
+        lease.add(*digests, *image.chain_ids)
         blobs.update((image.manifest_digest, image.id, *digests))
         items.append(
             _Item(
@@ -100,12 +97,9 @@ def _document(write: Write, name: bytes, data: bytes) -> None:
 
 
 def _blob(store: ImageStore, digest: str, write: Write) -> None:
-    fd = store.blobs.open(digest)
-    try:
-        size = os.fstat(fd).st_size
+    size = store.layer_blobs.require(digest).size_bytes
+    with store.layer_blobs.open(digest) as blob:
         write(encode_header(TarEntry(name=_path(digest).encode(), size=size)))
-        while chunk := os.read(fd, _CHUNK):
+        while chunk := blob.read():
             write(chunk)
         write(padding(size))
-    finally:
-        os.close(fd)

@@ -6,7 +6,7 @@ but blobs that the next collection takes.
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -16,7 +16,7 @@ from sampan.model.image import Descriptor, ImageConfig
 from sampan.store.images import LayerRecord
 
 from .blobs import digest_of
-from .compression import Read, file_source
+from .compression import Read
 from .errors import BadArchive
 from .images import (
     OCI_CONFIG,
@@ -29,6 +29,7 @@ from .images import (
     encode_json,
 )
 from .layers import StagedLayer, chain_ids
+from .recipe import Reproduction
 
 Progress = Callable[[str, int, int], None]
 """Called with a layer's diff id, bytes done and bytes in all."""
@@ -75,17 +76,12 @@ def unpack_layers(
     try:
         for place, (chain, diff_id, digest) in enumerate(zip(chains, diff_ids, digests, strict=True)):
             known = store.layer(chain)
-            if known is None:
-                layer = given.get(chain)
-                if layer is None:
-                    layer = staged[chain] = _stage(store, diff_id, digest, progress)
-                known = LayerRecord(
-                    chain_id=chain,
-                    diff_id=diff_id,
-                    parent=chains[place - 1] if place else "",
-                    size_bytes=layer.result.size_bytes,
-                )
-            records.append(known)
+            layer = given.get(chain)
+            if layer is None and known is None:
+                twins = [one for one in (given | staged).values() if one.diff_id == diff_id]
+                layer = staged[chain] = _stage(store, diff_id, digest, progress, twins)
+            parent = chains[place - 1] if place else ""
+            records.append(_record(chain, diff_id, parent, known, layer))
         # also for blobs that came without a sync of their own
         store.layers.sync()
         for chain, layer in (given | staged).items():
@@ -97,25 +93,49 @@ def unpack_layers(
     return records
 
 
-def _stage(store: ImageStore, diff_id: str, digest: str, progress: Progress) -> StagedLayer:
-    size = store.blobs.require(digest).size
-    done = 0
-    fd = store.blobs.open(digest)
-    plain = file_source(fd)
+def _record(
+    chain: str, diff_id: str, parent: str, known: LayerRecord | None, layer: StagedLayer | None
+) -> LayerRecord:
+    if known is not None:
+        if layer is None or layer.archive_bytes is None:
+            return known
+        return msgspec.structs.replace(known, archive_bytes=layer.archive_bytes)
+    if layer is None:
+        raise AssertionError("a layer is known or staged")
+    return LayerRecord(
+        chain_id=chain,
+        diff_id=diff_id,
+        parent=parent,
+        size_bytes=layer.result.size_bytes,
+        archive_bytes=layer.archive_bytes,
+    )
 
-    def read() -> bytes:
-        nonlocal done
-        chunk = plain()
-        done += len(chunk)
-        progress(diff_id, done, size)
-        return chunk
 
-    try:
-        return store.layers.stage(read, diff_id, trusted=digest == diff_id)
-    except BadTar as error:
-        raise BadArchive(f"layer {diff_id}: {error.message}") from error
-    finally:
-        os.close(fd)
+def _stage(
+    store: ImageStore, diff_id: str, digest: str, progress: Progress, twins: list[StagedLayer]
+) -> StagedLayer:
+    """Unpack a layer from its blob, or from a twin: the same layer upon others."""
+    with contextlib.ExitStack() as opened:
+        twin = next((one for one in twins if one.archive_bytes is not None), None)
+        if twin is not None and twin.archive_bytes is not None:
+            size, trusted = twin.archive_bytes, True
+            source = opened.enter_context(Reproduction(twin.path, diff_id)).read
+        else:
+            size, trusted = store.layer_blobs.require(digest).size_bytes, digest == diff_id
+            source = opened.enter_context(store.layer_blobs.open(digest)).read
+        done = 0
+
+        def read() -> bytes:
+            nonlocal done
+            chunk = source()
+            done += len(chunk)
+            progress(diff_id, done, size)
+            return chunk
+
+        try:
+            return store.layers.stage(read, diff_id, trusted=trusted)
+        except BadTar as error:
+            raise BadArchive(f"layer {diff_id}: {error.message}") from error
 
 
 def ingest_layer(store: ImageStore, lease: Lease, source: Read) -> Descriptor:

@@ -21,10 +21,18 @@ from sampan.base.clock import parse_ns
 from sampan.base.crashpoints import crash_point
 from sampan.model.image import Descriptor, Image, ImageConfig, Manifest
 from sampan.store.db import Database
-from sampan.store.images import ImageRecord, ImageTable, LayerRecord, LayerTable, ReferenceRow
+from sampan.store.images import (
+    ImageRecord,
+    ImageTable,
+    LayerRecord,
+    LayerTable,
+    PackedLayer,
+    ReferenceRow,
+)
 
 from .blobs import BlobStore
 from .errors import BlobNotFound, ContentDamaged
+from .layer_blobs import LayerBlobs, is_spare
 from .layers import LayerStore
 
 log = logging.getLogger(__name__)
@@ -87,10 +95,12 @@ class ImageStore:
         self._leases: set[Lease] = set()
         self._lock = threading.Lock()
         self._layers = {layer.chain_id: layer for layer in self._layers_table.load()}
+        self.layer_blobs = LayerBlobs(blobs, layers, self._layers)
         self._names: dict[str, str] = {}
         self._kinds: dict[str, str] = {}
         self._images: dict[str, Image] = {}
-        self._digests: dict[str, set[str]] = {}
+        self._digests: dict[str, list[str]] = {}
+        """Blobs of an image's layers, as far as its manifest was read."""
         self._load()
 
     def _load(self) -> None:
@@ -168,7 +178,7 @@ class ImageStore:
             last_tagged_ns=old.last_tagged_ns if old else 0,
             parent=new.parent or (old.parent if old else ""),
         )
-        fresh = [layer for layer in layers if layer.chain_id not in self._layers]
+        fresh = [layer for layer in layers if layer != self._layers.get(layer.chain_id)]
         with self._db.transaction():
             for layer in fresh:
                 self._layers_table.put(layer)
@@ -179,6 +189,13 @@ class ImageStore:
         for name in names:
             self.name(name, new.id, now_ns)
         return self._images[new.id]
+
+    def remember_packed(self, diff_id: str, packed: PackedLayer) -> None:
+        """Note what a layer became when it was packed, for the next push."""
+        for record in [one for one in self._layers.values() if one.diff_id == diff_id]:
+            changed = msgspec.structs.replace(record, packed=packed)
+            self._layers_table.put(changed)
+            self._layers[record.chain_id] = changed
 
     def name(self, name: str, image_id: str, now_ns: int, kind: str = "tag") -> None:
         """Give the image a familiar name, taking it from whichever image has it."""
@@ -242,6 +259,7 @@ class ImageStore:
         with self._lock:
             leased = {item for lease in self._leases for item in lease.items}
             kept_layers = leased.union(layers_in_use)
+            kept_layers.update(self._writing(leased) if leased else ())
             kept_blobs = set(leased)
             for image in self._images.values():
                 kept_layers.update(image.chain_ids)
@@ -265,13 +283,24 @@ class ImageStore:
                 size_bytes=size,
             )
 
+    def _writing(self, digests: set[str]) -> list[str]:
+        """Chain ids of the layers that can be written as one of these blobs."""
+        return [
+            chain
+            for chain, record in self._layers.items()
+            if record.diff_id in digests or (record.packed is not None and record.packed.digest in digests)
+        ]
+
     def _blobs_of(self, image: Image) -> set[str]:
-        known = self._digests.get(image.id)
-        if known is None:
-            manifest = self.manifest(image)
-            known = {image.manifest_digest, image.id, *(layer.digest for layer in manifest.layers)}
-            self._digests[image.id] = known
-        return known
+        """Without blobs of layers that are not needed beside the unpacked layer."""
+        layers = self._digests.get(image.id)
+        if layers is None:
+            layers = self._digests[image.id] = [layer.digest for layer in self.manifest(image).layers]
+        kept = {image.manifest_digest, image.id}
+        for digest, chain in zip(layers, image.chain_ids, strict=True):
+            if not is_spare(self._layers.get(chain), digest, self.layers.policy):
+                kept.add(digest)
+        return kept
 
     def sweep(self) -> None:
         """After a start: remove what a process that died has left unfinished."""

@@ -12,7 +12,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import msgspec
 
@@ -22,14 +23,15 @@ from sampan.kernel.fileflags import spread_directories
 from sampan.kernel.syscalls import check, libc
 
 from .blobs import sync_directory
-from .compression import Decompressor, Read
+from .compression import PLAIN, Decompressor, Read
 from .errors import DigestMismatch
-from .recipe import RecipeWriter
+from .recipe import ASIDE_NAME, FILE_NAME, RecipeWriter, archive_length
 from .unpack import ArchiveLimits, TreeWriter, UnpackPolicy, UnpackResult, bounded
 
 DEFAULT_LIMITS = ArchiveLimits()
-Recorded = Callable[[str], bool]
-"""Whether a layer that comes in this compression gets a recipe."""
+LayerBlobPolicy = Literal["auto", "keep", "drop"]
+"""Which layer blobs are stored beside the unpacked layer: those that cannot be written again from it byte for
+byte (auto), all (keep), or none (drop)."""
 _TEMPORARY = "layer-"
 _REMOVED = "removed-"
 
@@ -52,23 +54,23 @@ class StagedLayer(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     diff_id: str
     result: UnpackResult
-    compression: str
-    """Of what it came in, as :func:`.compression.detect` has it."""
-    recorded: bool
-    """Whether the plain archive can be written again from it."""
-
-
-def never(_compression: str) -> bool:
-    """For layers whose blob is kept: nothing is recorded."""
-    return False
+    archive_bytes: int | None = None
+    """Length of the plain archive, if it can be written again from the unpacked layer."""
 
 
 class LayerStore:
     """All methods may be called from any thread; they block on the disk."""
 
-    def __init__(self, root: str, temporary: str, limits: ArchiveLimits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        root: str,
+        temporary: str,
+        limits: ArchiveLimits = DEFAULT_LIMITS,
+        policy: LayerBlobPolicy = "auto",
+    ) -> None:
         """``temporary`` is a directory on the same file system. Both are made when missing."""
         self.root = root
+        self.policy = policy
         self._temporary = temporary
         self._limits = limits
         # overlayfs needs to walk through them as the container's user; what is inside has its own modes
@@ -79,16 +81,21 @@ class LayerStore:
 
     def path(self, chain_id: str) -> str:
         """The directory with the layer's files."""
-        return os.path.join(self.root, chain_id.removeprefix("sha256:"), "diff")
+        return os.path.join(self.directory(chain_id), "diff")
+
+    def directory(self, chain_id: str) -> str:
+        """The directory with everything that belongs to the layer."""
+        return os.path.join(self.root, chain_id.removeprefix("sha256:"))
 
     def exists(self, chain_id: str) -> bool:
         return os.path.isdir(self.path(chain_id))
 
-    def stage(
-        self, source: Read, diff_id: str = "", *, trusted: bool = False, wanted: Recorded = never
-    ) -> StagedLayer:
-        """Unpack a layer, plain or compressed, out of sight; with a recipe if ``wanted`` says so of its
-        compression.
+    def records(self, compression: str) -> bool:
+        """Whether a layer that comes like this gets a recipe, instead of its blob being kept."""
+        return self.policy == "drop" or (self.policy == "auto" and compression == PLAIN)
+
+    def stage(self, source: Read, diff_id: str = "", *, trusted: bool = False) -> StagedLayer:
+        """Unpack a layer, plain or compressed, out of sight.
 
         With ``trusted`` the caller has verified a plain archive's digest already, so it is not computed
         again. Raises DigestMismatch, HostileArchive, BadTar, DiskFull; then nothing is left.
@@ -99,7 +106,7 @@ class LayerStore:
             os.mkdir(diff, 0o755)
             os.chmod(path, 0o711)
             plain = Decompressor(source, hashed=not trusted)
-            recorded = wanted(plain.kind)
+            recorded = self.records(plain.kind)
             result = self._unpack(path, plain, recorded)
             actual = diff_id if trusted else plain.digest
             if diff_id and actual != diff_id:
@@ -110,7 +117,7 @@ class LayerStore:
             shutil.rmtree(path)
             raise
         return StagedLayer(
-            path=path, diff_id=actual, result=result, compression=plain.kind, recorded=recorded
+            path=path, diff_id=actual, result=result, archive_bytes=plain.bytes_out if recorded else None
         )
 
     def _unpack(self, path: str, plain: Decompressor, recorded: bool) -> UnpackResult:
@@ -137,14 +144,17 @@ class LayerStore:
             os.close(fd)
 
     def publish(self, staged: StagedLayer, chain_id: str) -> None:
-        """Give a staged and synced layer its name. When another load was faster, that one stays."""
-        target = os.path.dirname(self.path(chain_id))
+        """Give a staged and synced layer its name. When another load was faster, that one stays, and gets
+        the recipe of this one if it has none."""
+        target = self.directory(chain_id)
         crash_point("layer.publish.synced")
         try:
             os.rename(staged.path, target)
         except OSError:
             if not os.path.isdir(target):
                 raise
+            if staged.archive_bytes is not None and archive_length(target) is None:
+                _move_recipe(staged.path, target)
             self.discard(staged)
             return
         sync_directory(self.root)
@@ -157,7 +167,7 @@ class LayerStore:
         """Take a layer away at once; the directory that :func:`shutil.rmtree` then deletes, or ""."""
         grave = tempfile.mkdtemp(prefix=_REMOVED, dir=self._temporary)
         try:
-            os.rename(os.path.dirname(self.path(chain_id)), os.path.join(grave, "layer"))
+            os.rename(self.directory(chain_id), os.path.join(grave, "layer"))
         except FileNotFoundError:
             os.rmdir(grave)
             return ""
@@ -175,6 +185,17 @@ class LayerStore:
             leftovers = [entry.path for entry in entries if entry.name.startswith((_TEMPORARY, _REMOVED))]
         for path in leftovers:
             shutil.rmtree(path)
+
+
+def _move_recipe(source: str, target: str) -> None:
+    """The same archive was unpacked to both, so what describes the one describes the other."""
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(os.path.join(source, ASIDE_NAME), os.path.join(target, ASIDE_NAME))
+    crash_point("layer.recipe.moving")
+    with contextlib.suppress(FileNotFoundError):
+        # somebody else who published the same staged layer has moved it just now
+        os.rename(os.path.join(source, FILE_NAME), os.path.join(target, FILE_NAME))
+    sync_directory(target)
 
 
 def _open_directory(opened: contextlib.ExitStack, path: str) -> int:

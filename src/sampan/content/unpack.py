@@ -443,8 +443,8 @@ class TreeWriter:
             except (FileNotFoundError, NotADirectoryError):
                 continue  # a later entry replaced it
             except OSError as error:
-                if error.errno == errno.ELOOP:
-                    continue
+                if error.errno in (errno.ELOOP, errno.EXDEV):
+                    continue  # by a link
                 raise
             try:
                 uid, gid = owner if owner is not None else (entry.uid, entry.gid)

@@ -7,6 +7,15 @@ import msgspec
 from .db import Database
 
 
+class PackedLayer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a layer became when it was packed for a registry; packing it again gives the same bytes."""
+
+    digest: str
+    size_bytes: int
+    codec: str
+    """What packed it, with version and parameters."""
+
+
 class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """An unpacked layer directory that is complete: the row is written after its last file is synced."""
 
@@ -15,6 +24,9 @@ class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
     parent: str = ""
     """Chain id of the layer below, empty for the bottom one."""
     size_bytes: int = 0
+    archive_bytes: int | None = None
+    """Length of the plain archive, if it can be written again from the unpacked layer."""
+    packed: PackedLayer | None = None
 
 
 class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):

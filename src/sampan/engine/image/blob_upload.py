@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from sampan.content.blobs import BlobStore
+from sampan.content.layer_blobs import LayerBlobs
 from sampan.model.image import Descriptor
 from sampan.transfer.errors import RegistryRefused, RegistryUnreachable
 from sampan.transfer.repository import Repository
@@ -22,7 +21,7 @@ _FIRST_WAIT_S = 1.0
 
 
 class BlobUpload:
-    def __init__(self, blobs: BlobStore, *, limit: int, attempts: int) -> None:
+    def __init__(self, blobs: LayerBlobs, *, limit: int, attempts: int) -> None:
         self._blobs = blobs
         self._limit = max(limit, 1)
         self._attempts = max(attempts, 1)
@@ -73,7 +72,7 @@ class BlobUpload:
         self, say: Say, repository: Repository, blob: Descriptor, source: str, shown: str
     ) -> None:
         """Mounted from ``source`` if that works, else sent; broken attempts are made again from the start."""
-        size = self._blobs.require(blob.digest).size
+        size = self._blobs.require(blob.digest).size_bytes
         attempt = 0
         while True:
             try:
@@ -99,20 +98,52 @@ class BlobUpload:
         self, say: Say, repository: Repository, location: str, digest: str, size: int, shown: str
     ) -> None:
         meter = Meter(say, "Pushing", shown)
-        fd = self._blobs.open(digest)
+        with _Bytes(self._blobs, digest, size) as source:
 
-        async def read(offset: int, length: int) -> AsyncIterator[bytes]:
-            end = offset + length
-            while offset < end:
-                chunk = await asyncio.to_thread(os.pread, fd, min(_CHUNK, end - offset), offset)
-                if not chunk:
-                    break
-                offset += len(chunk)
-                yield chunk
-                if shown:
-                    meter(offset, size)
+            async def read(offset: int, length: int) -> AsyncIterator[bytes]:
+                end = offset + length
+                while offset < end:
+                    chunk = await asyncio.to_thread(source.read_at, offset, min(_CHUNK, end - offset))
+                    if not chunk:
+                        break
+                    offset += len(chunk)
+                    yield chunk
+                    if shown:
+                        meter(offset, size)
 
-        try:
             await repository.upload(location, digest, size, read)
-        finally:
-            os.close(fd)
+
+
+class _Bytes:
+    """A blob's bytes from any place; cheap when each read goes on where the last one ended."""
+
+    def __init__(self, blobs: LayerBlobs, digest: str, size: int) -> None:
+        self._blobs = blobs
+        self._digest = digest
+        self._size = size
+        self._reader = blobs.open(digest)
+        self._chunk = b""
+        self._start = 0
+
+    def __enter__(self) -> _Bytes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.close()
+
+    def read_at(self, offset: int, limit: int) -> bytes:
+        """At most ``limit`` bytes from there, ``b""`` behind the end. Raises ContentDamaged instead of giving
+        the last ones of a blob that is not what it should be."""
+        if offset < self._start:
+            self._reader.close()
+            self._reader = self._blobs.open(self._digest)
+            self._chunk, self._start = b"", 0
+        while self._start + len(self._chunk) <= offset:
+            self._start += len(self._chunk)
+            self._chunk = self._reader.read()
+            if not self._chunk:
+                return b""
+        if self._start + len(self._chunk) == self._size:
+            self._reader.read()
+        place = offset - self._start
+        return self._chunk[place : place + limit]

@@ -43,7 +43,7 @@ class Pusher:
         self._store: ImageStore = catalog.store
         self._registries = registries
         self._events = events
-        self._upload = BlobUpload(self._store.blobs, limit=limit, attempts=attempts)
+        self._upload = BlobUpload(self._store.layer_blobs, limit=limit, attempts=attempts)
 
     def push(
         self, name: ImageName, credentials: Credentials, platform: str = ""
