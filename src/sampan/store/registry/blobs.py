@@ -32,14 +32,16 @@ class BlobTable:
         """The storage has it. One that was about to be deleted is not any more."""
         self._db.write(
             "INSERT INTO blob (digest, size_bytes, stored_ns) VALUES (?, ?, ?)"
-            " ON CONFLICT (digest) DO UPDATE SET deleting = 0, size_bytes = excluded.size_bytes",
+            " ON CONFLICT (digest) DO UPDATE SET deleting = 0, damaged = 0,"
+            " size_bytes = excluded.size_bytes",
             (digest, size_bytes, now_ns),
         )
 
     def find(self, digest: str) -> BlobInfo | None:
-        """None also when it is being deleted."""
+        """None also when it is damaged or being deleted."""
         rows = self._db.rows(
-            "SELECT size_bytes, stored_ns FROM blob WHERE digest = ? AND deleting = 0", (digest,)
+            "SELECT size_bytes, stored_ns FROM blob WHERE digest = ? AND deleting = 0 AND damaged = 0",
+            (digest,),
         )
         if not rows:
             return None
@@ -47,34 +49,18 @@ class BlobTable:
         return BlobInfo(digest=digest, size_bytes=int(size), stored_ns=int(stored))
 
     def page(self, after: str, limit: int) -> list[BlobInfo]:
-        """All blobs that are not being deleted, by digest."""
+        """All blobs that are not damaged or being deleted, by digest."""
         return [
             BlobInfo(digest=str(digest), size_bytes=int(size), stored_ns=int(stored))
             for digest, size, stored in self._db.rows(
-                "SELECT digest, size_bytes, stored_ns FROM blob WHERE digest > ? AND deleting = 0"
-                " ORDER BY digest LIMIT ?",
+                "SELECT digest, size_bytes, stored_ns FROM blob"
+                " WHERE digest > ? AND deleting = 0 AND damaged = 0 ORDER BY digest LIMIT ?",
                 (after, limit),
             )
         ]
 
-    def mark_unlinked(self, stored_before_ns: int, limit: int) -> list[str]:
-        """Mark up to ``limit`` blobs that no repository has as being deleted, and those marked before."""
-        unlinked = (
-            "SELECT digest FROM blob WHERE deleting = 1 OR stored_ns < ?"
-            " AND NOT EXISTS (SELECT 1 FROM link WHERE link.digest = blob.digest) LIMIT ?"
-        )
-        rows = self._db.rows(
-            f"UPDATE blob SET deleting = 1 WHERE digest IN ({unlinked}) RETURNING digest",  # noqa: S608
-            (stored_before_ns, limit),
-        )
-        return [str(row[0]) for row in rows]
-
-    def is_deleting(self, digest: str) -> bool:
-        return bool(self._db.rows("SELECT 1 FROM blob WHERE digest = ? AND deleting = 1", (digest,)))
-
-    def delete(self, digest: str) -> None:
-        """Forget a blob that is marked and whose bytes are gone."""
-        self._db.write("DELETE FROM blob WHERE digest = ? AND deleting = 1", (digest,))
+    def set_damaged(self, digest: str) -> None:
+        self._db.write("UPDATE blob SET damaged = 1 WHERE digest = ?", (digest,))
 
     def totals(self) -> tuple[int, int]:
         """How many blobs there are and their bytes, each counted once."""
@@ -96,7 +82,7 @@ class BlobTable:
         rows = self._db.rows(
             "SELECT l.repository, b.size_bytes, l.touched_ns FROM repository AS r"
             " JOIN link AS l ON l.repository = r.id AND l.digest = ? JOIN blob AS b ON b.digest = l.digest"
-            " WHERE r.name = ?",
+            " WHERE r.name = ? AND b.damaged = 0",
             (digest, repository),
         )
         if not rows:
@@ -126,7 +112,7 @@ class BlobTable:
         rows = self._db.rows(
             "SELECT l.digest, b.size_bytes FROM json_each(?) AS wanted"
             " JOIN link AS l ON l.repository = ? AND l.digest = wanted.value"
-            " JOIN blob AS b ON b.digest = l.digest",
+            " JOIN blob AS b ON b.digest = l.digest AND b.damaged = 0",
             (msgspec.json.encode(digests), repository),
         )
         return {str(digest): int(size) for digest, size in rows}
@@ -137,25 +123,3 @@ class BlobTable:
             " AND digest IN (SELECT value FROM json_each(?))",
             (now_ns, repository, msgspec.json.encode(digests)),
         )
-
-    def unlink_unreferenced(self, touched_before_ns: int, limit: int) -> list[BlobLink]:
-        """Take up to ``limit`` blobs that no manifest of their repository needs out of it."""
-        rows = self._db.rows(
-            "SELECT l.repository, r.name, l.digest, b.size_bytes, l.touched_ns FROM link AS l"
-            " JOIN repository AS r ON r.id = l.repository JOIN blob AS b ON b.digest = l.digest"
-            " WHERE l.touched_ns < ? AND NOT EXISTS (SELECT 1 FROM reference AS f"
-            " WHERE f.repository = l.repository AND f.digest = l.digest) LIMIT ?",
-            (touched_before_ns, limit),
-        )
-        gone = []
-        for number, name, digest, size, touched in rows:
-            self.unlink(int(number), str(digest))
-            gone.append(
-                BlobLink(
-                    repository=str(name),
-                    digest=str(digest),
-                    size_bytes=int(size),
-                    touched_ns=int(touched),
-                )
-            )
-        return gone

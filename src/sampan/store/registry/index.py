@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from sampan.store.db import Database
 
 from .blobs import BlobTable
+from .garbage import GarbageTable
 from .manifests import ManifestTable
 from .migrations import REGISTRY_MIGRATIONS
 from .repositories import RepositoryTable
@@ -26,6 +27,7 @@ class RegistryIndex:
         self.manifests = ManifestTable(self._db)
         self.tags = TagTable(self._db)
         self.uploads = UploadTable(self._db)
+        self.garbage = GarbageTable(self._db)
 
     def transaction(self) -> AbstractContextManager[None]:
         """All or nothing and durable. Never await inside."""

@@ -150,19 +150,6 @@ class ManifestTable:
         )
         return [_row(repository, row) for row in rows]
 
-    def untagged(self, pushed_before_ns: int, after: int, limit: int) -> list[ManifestRow]:
-        """Manifests without a tag, that no index needs and that have no subject, by number."""
-        rows = self._db.rows(
-            "SELECT r.name, m.id, m.digest, m.media_type, m.artifact_type, m.size_bytes, m.pushed_ns,"
-            " m.pulled_ns, m.annotations FROM manifest AS m JOIN repository AS r ON r.id = m.repository"
-            " WHERE m.id > ? AND m.pushed_ns < ? AND m.subject = ''"
-            " AND NOT EXISTS (SELECT 1 FROM tag WHERE manifest = m.id)"
-            " AND NOT EXISTS (SELECT 1 FROM reference AS f WHERE f.repository = m.repository"
-            " AND f.digest = m.digest) ORDER BY m.id LIMIT ?",
-            (after, pushed_before_ns, limit),
-        )
-        return [_row(str(row[0]), row[1:]) for row in rows]
-
 
 def _row(repository: str, row: tuple[Any, ...]) -> ManifestRow:
     number, digest, media_type, artifact_type, size, pushed, pulled, annotations = row

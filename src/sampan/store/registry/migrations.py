@@ -3,14 +3,15 @@
 ::
 
     repository   id, name (unique), created_ns, updated_ns
-    blob         digest, size_bytes, stored_ns, deleting       what the storage holds
+    blob         digest, size_bytes, stored_ns, deleting, damaged  what the storage holds
     link         repository, digest -> blob, touched_ns        a blob is visible in a repository
     manifest     id, repository, digest, ..., body             at most 4 MiB each
     reference    repository, digest, manifest -> manifest      what a manifest needs: blobs and manifests
     tag          repository, name, manifest -> manifest, updated_ns
     upload       id, repository, started_ns
 
-``deleting`` is set by the collector before the bytes go. ``body`` is the last column, because SQLite reads a
+``deleting`` is set by the collector before the bytes go, ``damaged`` when a scrub found other bytes: nobody
+sees such a blob until it is pushed again. ``body`` is the last column, because SQLite reads a
 row's overflow pages only as far as the columns asked for.
 """
 
@@ -28,7 +29,8 @@ REGISTRY_MIGRATIONS: tuple[tuple[str, ...], ...] = (
                digest TEXT PRIMARY KEY,
                size_bytes INTEGER NOT NULL,
                stored_ns INTEGER NOT NULL,
-               deleting INTEGER NOT NULL DEFAULT 0
+               deleting INTEGER NOT NULL DEFAULT 0,
+               damaged INTEGER NOT NULL DEFAULT 0
            ) WITHOUT ROWID""",
         """CREATE TABLE link (
                repository INTEGER NOT NULL REFERENCES repository(id),
