@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.support.daemon import Daemon
 from tests.support.docker import Client
 from tests.support.eventually import eventually
 
+LAUNCHER = Path(__file__).parents[2] / "packaging" / "sampan"
 REFERENCE = os.environ.get("SAMPAN_TEST_HOST", "")
 
 
@@ -80,6 +82,15 @@ def docker(daemon: Daemon | None) -> Client:
 def load_busybox(client: Client) -> None:
     client("load", "-q", "-i", str(images.busybox_archive()))
     client("tag", archives.BUSYBOX, images.BUSYBOX)
+
+
+@pytest.fixture(scope="session")
+def sampan(docker: Client, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    """``sampan`` through its launcher, with the Python that runs the tests."""
+    program = tmp_path_factory.mktemp("bin") / "sampan"
+    program.write_text(f"#!/bin/sh\nexport SAMPAN_PYTHON='{sys.executable}'\nexec '{LAUNCHER}' \"$@\"\n")
+    program.chmod(0o755)
+    return Client(docker.host, str(program))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,16 +14,6 @@ import pytest
 from tests.support.docker import Client
 
 BUSYBOX = "busybox:latest"
-LAUNCHER = Path(__file__).parents[2] / "packaging" / "sampan"
-
-
-@pytest.fixture(scope="module")
-def sampan(docker: Client, tmp_path_factory: pytest.TempPathFactory) -> Client:
-    """``sampan`` through its launcher, with the Python that runs the tests."""
-    program = tmp_path_factory.mktemp("bin") / "sampan"
-    program.write_text(f"#!/bin/sh\nexport SAMPAN_PYTHON='{sys.executable}'\nexec '{LAUNCHER}' \"$@\"\n")
-    program.chmod(0o755)
-    return Client(docker.host, str(program))
 
 
 def test_a_shell_on_a_terminal(sampan: Client, name: str) -> None:
@@ -116,14 +105,6 @@ def test_progress_on_a_terminal_ends_with_the_name(docker: Client, sampan: Clien
     with sampan.terminal("load", "-i", str(archive)) as terminal:
         terminal.expect("Loaded image: busybox:latest")
         assert terminal.wait() == 0
-
-
-@pytest.mark.skipif(not os.path.exists("/bin/busybox"), reason="needs Debian's busybox-static")
-def test_bootstrap_makes_an_image_of_the_distributions_busybox(sampan: Client, name: str) -> None:
-    made = sampan("image", "bootstrap", "busybox", "--tag", f"{name}:own")
-    assert f"{name}:own" in made.out
-    assert sampan.line("run", "--rm", f"{name}:own", "echo", "hello") == "hello"
-    sampan("rmi", f"{name}:own")
 
 
 def test_copies_keep_modes_and_times(sampan: Client, started: Callable[..., str], tmp_path: Path) -> None:

@@ -6,24 +6,30 @@ package's, owners and order are fixed. An image's labels say what it was made of
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 import platform
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
 
-from sampan.base.errors import FailedPrecondition, InvalidArgument
+from sampan.base.errors import InvalidArgument
 from sampan.formats.tar import DIRECTORY, END, FILE, HARD_LINK, SYMLINK, TarEntry, encode_header, padding
 from sampan.formats.tar_reader import TarReader
 
 from .assembly import Assembled, assemble_new, ingest_layer
 from .compression import CHUNK, Read
+from .distribution import (
+    APT_TIMEOUT_S,
+    BootstrapFailed,
+    host_suite,
+    installed_version,
+    package_versions,
+    release_date_s,
+    run_program,
+)
 from .images import ImageStore, Lease
 from .pack import Packer, PackPolicy
 
@@ -38,11 +44,6 @@ _ARCHITECTURES = {
     "s390x": "s390x",
 }
 _MMDEBSTRAP_TIMEOUT_S = 1800
-_APT_TIMEOUT_S = 300
-
-
-class BootstrapFailed(FailedPrecondition):
-    """A program of the distribution that makes the image is missing or failed."""
 
 
 class BootstrapOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +57,8 @@ class BootstrapOptions(msgspec.Struct, frozen=True, kw_only=True):
     tag: str = ""
     """Name of the image instead of the recipe's own."""
     command: list[str] = []
+    epoch_s: int = 0
+    """No time in the image is later (SOURCE_DATE_EPOCH); what packages and files say when 0."""
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +76,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 RECIPES = {
     "debian": Recipe(name="debian", command=["bash"]),
     "python": Recipe(
-        name="python", packages=["python3-minimal", "python3", "ca-certificates"], command=["python3"]
+        name="python", packages=["python3", "python-is-python3", "ca-certificates"], command=["python3"]
     ),
     "nginx": Recipe(
         name="nginx",
@@ -167,38 +170,24 @@ def _busybox(store: ImageStore, lease: Lease, options: BootstrapOptions, say: Sa
 def _find_busybox(say: Say) -> tuple[bytes, int, str]:
     """The static program, its time and its version: the installed one, or one fetched through apt."""
     for path in ("/usr/bin/busybox", "/bin/busybox"):
-        version = _installed_version("busybox-static")
+        version = installed_version("busybox-static")
         if version and os.path.isfile(path):
             with open(path, "rb") as file:
                 program = file.read()
             return program, os.stat(path).st_mtime_ns // 10**9 * 10**9, version
     say("downloading busybox-static from the distribution")
     with tempfile.TemporaryDirectory(prefix="sampan-bootstrap-") as directory:
-        _run(["apt-get", "download", "-q", "busybox-static"], _APT_TIMEOUT_S, cwd=directory)
+        run_program(["apt-get", "download", "-q", "busybox-static"], APT_TIMEOUT_S, cwd=directory)
         packages = [name for name in os.listdir(directory) if name.endswith(".deb")]
         if not packages:
             raise BootstrapFailed("apt-get download busybox-static brought nothing: run apt-get update first")
         package = os.path.join(directory, packages[0])
-        version = _run(["dpkg-deb", "--field", package, "Version"], _APT_TIMEOUT_S).decode().strip()
+        version = run_program(["dpkg-deb", "--field", package, "Version"], APT_TIMEOUT_S).decode().strip()
         return *_from_package(package), version
 
 
-def _installed_version(package: str) -> str:
-    try:
-        shown = subprocess.run(
-            ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Version}", package],
-            capture_output=True,
-            check=False,
-            timeout=_APT_TIMEOUT_S,
-        )
-    except FileNotFoundError:
-        return ""
-    status, _, version = shown.stdout.decode().strip().partition(" ")
-    return version if shown.returncode == 0 and status == "installed" else ""
-
-
 def _from_package(path: str) -> tuple[bytes, int]:
-    data = _run(["dpkg-deb", "--fsys-tarfile", path], _APT_TIMEOUT_S)
+    data = run_program(["dpkg-deb", "--fsys-tarfile", path], APT_TIMEOUT_S)
     reader = TarReader(_source(data))
     for entry in reader:
         if entry.name.rpartition(b"/")[2] == b"busybox" and entry.kind == FILE and entry.mode & 0o111:
@@ -213,7 +202,7 @@ def _applets(program: bytes) -> list[str]:
         with open(path, "wb") as file:
             file.write(program)
         os.chmod(path, 0o700)
-        listed = _run([path, "--list-full"], _APT_TIMEOUT_S).decode().split()
+        listed = run_program([path, "--list-full"], APT_TIMEOUT_S).decode().split()
     return sorted({name for name in listed if name not in ("bin/busybox", "linuxrc")})
 
 
@@ -284,14 +273,14 @@ _VOLATILE = (
 def _debootstrap(
     store: ImageStore, lease: Lease, recipe: Recipe, options: BootstrapOptions, say: Say
 ) -> Assembled:
-    suite = options.suite or _host_suite()
+    suite = options.suite or host_suite()
     packages = [*recipe.packages, *options.packages]
     say(f"mmdebstrap {suite} ({options.variant}) {' '.join(packages)}".rstrip())
     with tempfile.TemporaryDirectory(prefix="sampan-bootstrap-") as directory:
         archive = os.path.join(directory, "root.tar")
         # mmdebstrap clamps every time to this, and the tools it runs use it for the dates they write
-        epoch_s = _release_date_s(suite)
-        _run(
+        epoch_s = options.epoch_s or release_date_s(suite, options.mirror, say)
+        run_program(
             _mmdebstrap(suite, options, packages, recipe.links, archive),
             _MMDEBSTRAP_TIMEOUT_S,
             environment={**os.environ, "SOURCE_DATE_EPOCH": str(epoch_s)},
@@ -299,7 +288,7 @@ def _debootstrap(
         with open(archive, "rb") as file:
             layer = ingest_layer(store, lease, lambda: file.read(CHUNK))
             file.seek(0)
-            versions = _package_versions(TarReader(lambda: file.read(CHUNK)))
+            versions = package_versions(TarReader(lambda: file.read(CHUNK)))
     say(f"{len(versions)} packages")
     name = options.tag or (f"{recipe.name}:{options.suite}" if options.suite else f"{recipe.name}:latest")
     listed = ",".join(f"{package}={version}" for package, version in sorted(versions.items()))
@@ -340,47 +329,6 @@ def _mmdebstrap(
     return command
 
 
-def _package_versions(reader: TarReader) -> dict[str, str]:
-    """Installed packages, by dpkg's own list."""
-    versions: dict[str, str] = {}
-    for entry in reader:
-        if entry.kind != FILE or entry.name.removeprefix(b"./") != b"var/lib/dpkg/status":
-            continue
-        text = reader.read_all(64 << 20).decode("utf-8", "replace")
-        for paragraph in text.split("\n\n"):
-            fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line[:40])
-            if "Package" in fields:
-                versions[fields["Package"]] = fields.get("Version", "")
-    return versions
-
-
-def _release_date_s(suite: str) -> int:
-    """When the suite was last published, as the host's package lists know it; else today's midnight (UTC).
-
-    It is the same until ``apt-get update`` brings other packages, so the image is the same as well.
-    """
-    from email.utils import parsedate_to_datetime  # slow to import, rarely needed
-
-    newest = 0
-    for path in glob.glob(f"/var/lib/apt/lists/*_dists_{glob.escape(suite)}*_InRelease"):
-        with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if line.startswith("Date: "):
-                    newest = max(newest, int(parsedate_to_datetime(line[6:].strip()).timestamp()))
-                    break
-    return newest or int(time.time()) // 86400 * 86400
-
-
-def _host_suite() -> str:
-    """The code name of the host's own release. Raises BootstrapFailed when it has none."""
-    with open("/etc/os-release", encoding="utf-8") as file:
-        for line in file:
-            key, _, value = line.strip().partition("=")
-            if key == "VERSION_CODENAME" and value:
-                return value.strip('"')
-    raise BootstrapFailed("this host's /etc/os-release names no suite: give one with --suite")
-
-
 # any directory
 
 
@@ -391,15 +339,17 @@ def _from_directory(store: ImageStore, lease: Lease, options: BootstrapOptions, 
     if not options.tag:
         raise InvalidArgument("from-dir needs a name for the image: give one with --tag")
     say(f"packing {directory}")
+    clamp_ns = options.epoch_s * 10**9 or None
+    policy = PackPolicy(one_file_system=True, clamp_mtime_ns=clamp_ns)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with store.blobs.ingest() as writer:
-            packer = Packer(writer.write, PackPolicy(one_file_system=True))
+            packer = Packer(writer.write, policy)
             packer.add_tree(fd)
             packer.finish()
             lease.add(writer.digest)
             blob = writer.commit()
-        created_ns = os.fstat(fd).st_mtime_ns
+        created_ns = clamp_ns or os.fstat(fd).st_mtime_ns
     finally:
         os.close(fd)
     return _image(
@@ -452,20 +402,3 @@ def _image(
     }
     layers = [Descriptor(media_type=OCI_LAYER, digest=digest, size=size)]
     return assemble_new(store, lease, config, layers, names=names)
-
-
-def _run(
-    command: list[str], timeout_s: float, cwd: str | None = None, environment: dict[str, str] | None = None
-) -> bytes:
-    try:
-        done = subprocess.run(
-            command, capture_output=True, check=False, timeout=timeout_s, cwd=cwd, env=environment
-        )
-    except FileNotFoundError:
-        raise BootstrapFailed(f"{command[0]} is not installed: apt-get install {command[0]}") from None
-    except subprocess.TimeoutExpired:
-        raise BootstrapFailed(f"{command[0]} did not finish within {timeout_s:.0f} s") from None
-    if done.returncode:
-        tail = done.stderr.decode("utf-8", "replace").strip().splitlines()[-5:]
-        raise BootstrapFailed(f"{' '.join(command)} failed ({done.returncode}): {' / '.join(tail)}")
-    return done.stdout

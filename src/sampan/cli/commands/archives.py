@@ -143,6 +143,7 @@ def bootstrap(session: Session, values: Values, words: list[str]) -> int:
         "directory": os.path.abspath(directory) if directory else "",
         "tag": values.text("tag"),
         "command": values.many("cmd"),
+        "epoch_s": _epoch_s(values.text("source-date-epoch")),
     }
     if directory and not values.text("tag"):
         raise Failure("--from-dir needs a name for the image: --tag NAME")
@@ -153,6 +154,14 @@ def bootstrap(session: Session, values: Values, words: list[str]) -> int:
     follow(response, quiet=values.flag("quiet"))
     sys.stdout.flush()
     return 0
+
+
+def _epoch_s(given: str) -> int:
+    """As https://reproducible-builds.org/specs/source-date-epoch/ has it; 0 when there is none."""
+    text = given or os.environ.get("SOURCE_DATE_EPOCH", "")
+    if text and not (text.isascii() and text.isdigit()):
+        raise Failure(f"the source date epoch is a number of seconds, not {text!r}")
+    return int(text or 0)
 
 
 _PLATFORM = Option("platform", "", "list", "Only this platform, OS/ARCH[/VARIANT]")
@@ -204,6 +213,12 @@ BOOTSTRAP = Command(
         Option("include", "", "list", "More packages, with commas between them"),
         Option("mirror", "", STRING, "Mirror of the distribution"),
         Option("quiet", "q", BOOL, "No progress"),
+        Option(
+            "source-date-epoch",
+            "",
+            STRING,
+            "No time in the image is later, in seconds (default: $SOURCE_DATE_EPOCH)",
+        ),
         Option("suite", "", STRING, "Release of the distribution (default: this machine's)"),
         Option("tag", "t", STRING, "Name of the image (default: the recipe's)"),
         Option("variant", "", STRING, "How much of the distribution", default="minbase"),
