@@ -72,6 +72,32 @@ def state(client: Client, name: str) -> dict[str, object]:
     return dict(json.loads(client.line("inspect", "--format", "{{json .State}}", name)))
 
 
+def test_names_survive_kill_minus_nine(victim: Daemon, client: Client, name: str) -> None:
+    def looked_up(alias: str) -> bool:
+        asked = client("exec", f"{name}-asking", "nslookup", "-type=a", alias, "127.0.0.11", code=None)
+        return asked.code == 0
+
+    def start(what: str) -> None:
+        words = ("run", "-d", "--network", name, "--name", f"{name}-{what}", "--network-alias", what)
+        client(*words, BUSYBOX, "sleep", "1000")
+
+    client("network", "create", name)
+    try:
+        start("server")
+        start("asking")
+        assert looked_up("server")
+        victim.kill()
+        victim.start()
+        assert looked_up("server")
+        start("late")
+        assert looked_up("late")
+        client("rm", "-f", f"{name}-server")
+        assert not looked_up("server")
+    finally:
+        client("rm", "-f", *(f"{name}-{what}" for what in ("server", "asking", "late")))
+        client("network", "rm", name)
+
+
 def test_running_containers_survive_kill_minus_nine(victim: Daemon, client: Client, name: str) -> None:
     script = "i=0; while true; do i=$((i + 1)); echo $i; sleep 0.01; done"
     client("run", "-d", "--name", name, "-p", "34500:80", BUSYBOX, "sh", "-c", script)

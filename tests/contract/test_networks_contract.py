@@ -37,7 +37,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     if os.geteuid() != 0:
         pytest.skip("makes a network namespace")
     with own_namespace():
-        stack = NetworkStack(NetworkSettings(bridge="contract0"))
+        stack = NetworkStack(NetworkSettings(bridge="contract0", run_dir="/nonexistent"))
         stack.open()
         bridge = stack.ensure(default_bridge(stack.settings, new_id(), 1))
         host = stack.ensure(plain_network("host", new_id(), 1))

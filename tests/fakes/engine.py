@@ -17,6 +17,8 @@ from sampan.engine.container.health import HealthMonitors
 from sampan.engine.container.launcher import Launcher
 from sampan.engine.container.layout import Layout
 from sampan.engine.container.ledger import Ledger
+from sampan.engine.container.naming import Naming
+from sampan.engine.container.netfiles import NetworkFiles
 from sampan.engine.container.recovery import Host, Recovery
 from sampan.engine.container.registry import NoSuchContainer, Registry
 from sampan.engine.container.remove import Remover
@@ -41,7 +43,7 @@ from sampan.model.container import (
 )
 from sampan.model.image import Image, ImageConfig
 from sampan.model.launch import ExecRequest, LaunchRequest, VethLink
-from sampan.model.network import Network
+from sampan.model.network import NameWish, Network
 from sampan.model.oci import Linux, Process, Resources, RuntimeSpec
 from sampan.net.errors import PortInUse
 from sampan.store.containers import ContainerTable, RunRecord
@@ -116,6 +118,8 @@ class FakeNetworks:
             for name, driver in (("bridge", "bridge"), ("host", "host"), ("none", "null"))
         }
         self.connected: dict[str, dict[str, list[PortBinding]]] = {}
+        self.served: set[tuple[str, int, bool]] = set()
+        self.healthy: dict[str, bool] = {}
         self._addresses = itertools.count(2)
 
     def find(self, ref: str) -> Network | None:
@@ -148,6 +152,24 @@ class FakeNetworks:
         self, container_id: str, network: Network, endpoint: Endpoint, ports: dict[str, list[PortBinding]]
     ) -> None:
         self.connected.setdefault(container_id, ports)
+
+    def show_names(self, container_id: str, wish: NameWish) -> str:
+        return ""
+
+    def has_view(self, container_id: str) -> bool:
+        return False
+
+    def ensure_names(self) -> None:
+        raise AssertionError("there are no networks with names")
+
+    def serve_names(self, container_id: str, pid: int, *, already: bool = False) -> None:
+        self.served.add((container_id, pid, already))
+
+    def rename(self, container_id: str, old: str, new: str) -> dict[str, Endpoint]:
+        return {}
+
+    def set_health(self, container_id: str, healthy: bool) -> None:
+        self.healthy[container_id] = healthy
 
 
 class FakeCgroups:
@@ -249,12 +271,11 @@ class Engine:
 
     def _build(self) -> None:
         locks, attachments = KeyedLocks(), Attachments()
-        connections = Connections(
-            self.networks, self.networks, self.layout, self.events, lambda: ["172.17.0.1"]
-        )
+        naming = Naming(NetworkFiles(self.layout, lambda: ["172.17.0.1"]), self.networks)
+        connections = Connections(self.networks, self.networks, naming, self.events)
         launcher = Launcher(self.registry, self.layout, self.runtime, connections, self.mounts, self.specs)
         self.execs = Execs(self.ledger, self.runtime, self.specs)
-        self.health = HealthMonitors(self.ledger, self.execs, self.clock.now)
+        self.health = HealthMonitors(self.ledger, self.execs, self.networks.set_health, self.clock.now)
         self.supervision = Supervision(self.ledger, launcher, locks, attachments, self.health)
         creator = Creator(self.ledger, self.images, self.mounts, lambda c, h: [], EngineDefaults())
         stopper = Stopper(self.ledger, self.supervision, self.cgroups, locks)
@@ -263,7 +284,9 @@ class Engine:
             supervision=self.supervision,
             stopper=stopper,
             remover=Remover(self.ledger, stopper, self.mounts, attachments, locks),
-            reviser=Reviser(self.ledger, creator, self.cgroups, lambda h: [], lambda h: Resources(), locks),
+            reviser=Reviser(
+                self.ledger, creator, self.cgroups, self.networks, lambda h: [], lambda h: Resources(), locks
+            ),
             top=Top(self.ledger, self.cgroups),
             logs=LogReader(self.ledger, self.logs, _never),
         )

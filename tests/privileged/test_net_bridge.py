@@ -43,7 +43,7 @@ class Host:
         self.network: Network
 
     def start(self, network_id: str = "", **settings: object) -> None:
-        chosen = NetworkSettings(bridge=BRIDGE, bip="172.30.0.1/24", **settings)  # type: ignore[arg-type]
+        chosen = NetworkSettings(run_dir="/nonexistent", bridge=BRIDGE, bip="172.30.0.1/24", **settings)  # type: ignore[arg-type]
         self.start_with(chosen, network_id)
 
     def start_with(self, settings: NetworkSettings, network_id: str = "") -> None:
@@ -455,7 +455,7 @@ def test_uninstalling_removes_what_a_killed_daemon_left(host: Host) -> None:
 def test_a_foreign_bridge_is_used_and_kept(host: Host) -> None:
     subprocess.run(["ip", "link", "add", BRIDGE, "type", "bridge"], check=True)
     subprocess.run(["ip", "addr", "add", "10.50.0.9/24", "dev", BRIDGE], check=True)
-    host.start_with(NetworkSettings(bridge=BRIDGE))
+    host.start_with(NetworkSettings(run_dir="/nonexistent", bridge=BRIDGE))
     assert host.network.pools[0].subnet == "10.50.0.0/24"
     assert host.run("web").endpoint.gateway == "10.50.0.9"
     host.stack.containers.disconnect("web")
@@ -467,7 +467,7 @@ def test_an_own_bridge_takes_on_new_settings(host: Host) -> None:
     host.start(ipv6=True)
     first = host.network.pools[1].subnet
     host.stack.let_go()
-    host.start_with(NetworkSettings(bridge=BRIDGE, bip="10.51.0.1/24", ipv6=True))
+    host.start_with(NetworkSettings(run_dir="/nonexistent", bridge=BRIDGE, bip="10.51.0.1/24", ipv6=True))
     assert host.network.pools[0].gateway == "10.51.0.1"
     assert host.network.pools[1].subnet == first
     with NetlinkSocket() as route:
@@ -478,14 +478,18 @@ def test_an_own_bridge_takes_on_new_settings(host: Host) -> None:
 def test_a_bridge_that_fails_half_way_is_not_left(host: Host) -> None:
     before = link_names()
     with pytest.raises(DeviceFailed, match=f"failed to set up bridge {BRIDGE}"):
-        host.start_with(NetworkSettings(bridge=BRIDGE, bip="10.52.0.1/24", bip6="::1/64", ipv6=True))
+        host.start_with(
+            NetworkSettings(
+                run_dir="/nonexistent", bridge=BRIDGE, bip="10.52.0.1/24", bip6="::1/64", ipv6=True
+            )
+        )
     assert link_names() == before
 
 
 def test_subnet_avoids_the_hosts_routes(host: Host) -> None:
     box = host.box()
     wire_outside(box, "lan", ["172.17.5.1/24"], ["172.17.5.2/24"])
-    host.start_with(NetworkSettings(bridge=BRIDGE))
+    host.start_with(NetworkSettings(run_dir="/nonexistent", bridge=BRIDGE))
     assert host.network.pools[0].subnet == "172.18.0.0/16"
     assert host.network.pools[0].gateway == "172.18.0.1"
 

@@ -52,7 +52,7 @@ def boxes() -> Iterator[Callable[[], Box]]:
 
 @pytest.fixture
 async def resolver(tmp_path: Path) -> AsyncIterator[Resolver]:
-    made = Resolver(str(tmp_path / "run" / "resolver.sock"))
+    made = Resolver(str(tmp_path / "resolver.sock"))
     yield made
     made.stop()
     eventually(lambda: not Path(made.path).exists(), "the name server has ended")

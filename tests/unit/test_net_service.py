@@ -23,7 +23,7 @@ from sampan.store.networks import NetworkTable
 class Service:
     def __init__(self, db: Database) -> None:
         self.table = NetworkTable(db)
-        self.stack = NetworkStack(NetworkSettings(bridge="none", firewall=False))
+        self.stack = NetworkStack(NetworkSettings(bridge="none", firewall=False, run_dir="/nonexistent"))
         self.stack.drivers["bridge"] = PlainDriver("bridge")
         self.events: list[tuple[str, str, dict[str, str]]] = []
         events = Events()
@@ -63,8 +63,7 @@ async def test_predefined_networks_keep_their_ids(db: Database, service: Service
 
 async def test_making_and_removing(service: Service) -> None:
     networks = service.networks
-    made, warning = await networks.create(NetworkRequest(name="front", labels={"tier": "1"}))
-    assert "names are not resolved yet" in warning
+    made = await networks.create(NetworkRequest(name="front", labels={"tier": "1"}))
     assert networks.require(made[:10]).name == "front"
     assert [entry.name for entry in service.table.load()] == ["front", "host", "none"]
     with pytest.raises(Conflict, match="network with name front already exists"):
@@ -80,7 +79,7 @@ async def test_making_and_removing(service: Service) -> None:
 
 async def test_members_keep_a_network(service: Service) -> None:
     networks = service.networks
-    made, _ = await networks.create(NetworkRequest(name="front"))
+    made = await networks.create(NetworkRequest(name="front"))
     network = networks.require(made)
     endpoint, link, bound = service.stack.containers.connect(network, "c1", EndpointConfig(), {}, name="web")
     assert (link, bound) == (None, {})
@@ -98,7 +97,7 @@ async def test_members_keep_a_network(service: Service) -> None:
 
 
 async def test_filters(service: Service) -> None:
-    first, _ = await service.networks.create(NetworkRequest(name="front", labels={"tier": "1"}))
+    first = await service.networks.create(NetworkRequest(name="front", labels={"tier": "1"}))
     await service.networks.create(NetworkRequest(name="back"))
     service.stack.containers.connect(service.networks.require("back"), "c1", EndpointConfig(), {})
     assert await _names(service, driver=["bridge"]) == ["back", "front"]
@@ -155,7 +154,9 @@ async def test_predefined_networks_stay(service: Service) -> None:
 
 
 def test_the_default_bridge_has_dockers_options() -> None:
-    settings = NetworkSettings(bip="10.5.0.1/24", fixed_cidr="10.5.0.128/25", default_gateway="10.5.0.9")
+    settings = NetworkSettings(
+        bip="10.5.0.1/24", fixed_cidr="10.5.0.128/25", default_gateway="10.5.0.9", run_dir="/nonexistent"
+    )
     network = default_bridge(settings, "id", 1)
     assert network.options == {
         "com.docker.network.bridge.default_bridge": "true",

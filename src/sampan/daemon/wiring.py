@@ -26,7 +26,8 @@ from sampan.engine.container.health import HealthMonitors
 from sampan.engine.container.launcher import Launcher
 from sampan.engine.container.layout import Layout
 from sampan.engine.container.ledger import Ledger
-from sampan.engine.container.netfiles import DnsDefaults
+from sampan.engine.container.naming import Naming
+from sampan.engine.container.netfiles import DnsDefaults, NetworkFiles
 from sampan.engine.container.recovery import Host, Recovery
 from sampan.engine.container.registry import Registry
 from sampan.engine.container.remove import Remover
@@ -164,19 +165,18 @@ class Platform:
 
     def _build_network(self) -> None:
         self.network = NetworkStack(network_settings(self.settings), warn=log.warning)
-        membership = Membership(self.ledger, self.locks, self.network.containers)
+        settings = self.settings
+        files = NetworkFiles(
+            self.layout,
+            lambda: self.networks.host_gateways(),
+            DnsDefaults(servers=settings.dns, search=settings.dns_search, options=settings.dns_opts),
+        )
+        naming = Naming(files, self.network.containers)
+        membership = Membership(self.ledger, self.locks, self.network.containers, naming)
         self.networks = Networks(
             NetworkTable(self.db), self.network, self.events, self._container_name, membership
         )
-        settings = self.settings
-        self.connections = Connections(
-            self.networks,
-            self.network.containers,
-            self.layout,
-            self.events,
-            self.networks.host_gateways,
-            DnsDefaults(servers=settings.dns, search=settings.dns_search, options=settings.dns_opts),
-        )
+        self.connections = Connections(self.networks, self.network.containers, naming, self.events)
 
     def _build_volumes(self) -> None:
         root = self.settings.data_root
@@ -191,7 +191,7 @@ class Platform:
         self.specs = Specs(self.facts, spec_settings(self.settings))
         self.attachments = Attachments()
         self.execs = Execs(self.ledger, self.runtime, self.specs)
-        self.health = HealthMonitors(self.ledger, self.execs)
+        self.health = HealthMonitors(self.ledger, self.execs, self.network.containers.set_health)
         self.launcher = Launcher(
             self.registry, self.layout, self.runtime, self.connections, self.mounts, self.specs
         )
@@ -206,7 +206,13 @@ class Platform:
             stopper=stopper,
             remover=Remover(self.ledger, stopper, self.mounts, self.attachments, self.locks),
             reviser=Reviser(
-                self.ledger, creator, self.cgroups, validator.update, self.specs.resources, self.locks
+                self.ledger,
+                creator,
+                self.cgroups,
+                self.network.containers,
+                validator.update,
+                self.specs.resources,
+                self.locks,
             ),
             top=Top(self.ledger, self.cgroups),
             logs=LogReader(self.ledger, LogFiles(), self._follow),
@@ -373,6 +379,7 @@ def registry_settings(settings: Settings) -> RegistrySettings:
 
 def network_settings(settings: Settings) -> NetworkSettings:
     return NetworkSettings(
+        run_dir=settings.exec_root,
         bridge=settings.bridge or DEFAULT_BRIDGE,
         # without a default bridge there is no name that other daemons do not have
         instance=f"{zlib.crc32(settings.exec_root.encode()):08x}" if settings.bridge == "none" else "",

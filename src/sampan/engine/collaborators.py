@@ -67,6 +67,8 @@ class LaunchFacts(msgspec.Struct, frozen=True, kw_only=True):
     hosts_path: str
     resolv_conf_path: str
     links: list[VethLink] = []
+    resolver: str = ""
+    """Socket of the name server, for containers on networks with names."""
     joined_pids: dict[str, int] = {}
     """Host pids of the containers whose namespaces are shared: by ``network``, ``pid``, ``ipc``."""
     link_env: list[str] = []

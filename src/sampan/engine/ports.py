@@ -10,7 +10,7 @@ from typing import Protocol
 
 from sampan.model.container import Endpoint, EndpointConfig, PortBinding
 from sampan.model.launch import ExecRequest, ExitStatus, LaunchRequest, VethLink
-from sampan.model.network import Network
+from sampan.model.network import NameWish, Network
 from sampan.model.oci import Resources
 
 
@@ -120,6 +120,25 @@ class Networks(Protocol):
         self, container_id: str, network: Network, endpoint: Endpoint, ports: dict[str, list[PortBinding]]
     ) -> None:
         """A container that was running when the daemon came back: count its addresses and ports as taken."""
+
+    def show_names(self, container_id: str, wish: NameWish) -> str:
+        """Let a container ask for the names on the networks it is on now. The name server's socket; "" when
+        none of them has names."""
+
+    def has_view(self, container_id: str) -> bool:
+        """Whether it has been shown names."""
+
+    def ensure_names(self) -> None:
+        """Have a name server. Raises ResolverFailed."""
+
+    def serve_names(self, container_id: str, pid: int, *, already: bool = False) -> None:
+        """A running container is to be answered; ``already`` when its start has seen to that."""
+
+    def rename(self, container_id: str, old: str, new: str) -> dict[str, Endpoint]:
+        """A running container is called something else now; its endpoints by network name."""
+
+    def set_health(self, container_id: str, healthy: bool) -> None:
+        """Of several containers with one alias those that are healthy come first."""
 
 
 class LogSource(Protocol):

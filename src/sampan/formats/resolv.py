@@ -10,6 +10,9 @@ HOST_PATH = "/etc/resolv.conf"
 SYSTEMD_PATH = "/run/systemd/resolve/resolv.conf"
 """What systemd-resolved itself asks: of use in a container when the host's file only names its stub."""
 
+INTERNAL = "127.0.0.11"
+"""Where the name server of user-defined networks answers, in every container."""
+
 DEFAULT_IPV4 = ("8.8.8.8", "8.8.4.4")
 DEFAULT_IPV6 = ("2001:4860:4860::8888", "2001:4860:4860::8844")
 
@@ -114,6 +117,20 @@ def for_bridge(conf: ResolvConf, *, ipv6: bool) -> ResolvConf:
         return replace(conf, nameservers=kept)
     defaults = DEFAULT_IPV4 + (DEFAULT_IPV6 if ipv6 else ())
     return replace(conf, nameservers=defaults, warnings=(*conf.warnings, "Used default nameservers."))
+
+
+def for_internal(conf: ResolvConf) -> ResolvConf:
+    """For a network with a name server of its own, which asks those of the host (or of --dns) in turn. It
+    also knows single names, so that ``ndots`` is 0 unless somebody says otherwise."""
+    options = conf.options if conf.ndots_from else (*conf.options, "ndots:0")
+    return replace(
+        conf,
+        nameservers=(INTERNAL,),
+        external=conf.nameservers,
+        options=options,
+        ndots_from=conf.ndots_from or "internal",
+        transform="internal resolver",
+    )
 
 
 def render(conf: ResolvConf, *, comments: bool = True) -> str:

@@ -66,6 +66,8 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     root: OverlayRoot | None = None
     """None: spec.root.path is a ready directory."""
     links: list[VethLink] = []
+    resolver: str = ""
+    """Socket of the name server that is to answer in the container; empty for none."""
     stdio: Stdio = Stdio()
     init_path: str = ""
     """Host path of tini, bound at /sbin/docker-init and put before the arguments; empty for none."""

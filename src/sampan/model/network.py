@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import msgspec
 from msgspec import field
 
@@ -28,3 +30,14 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     ipam_options: dict[str, str] | None = None
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
+
+
+class NameWish(msgspec.Struct, frozen=True, kw_only=True):
+    """What a container wants of its name server beside the names on its networks."""
+
+    aliases: Mapping[str, str]
+    """Names of its own for other containers (--link)."""
+    servers: Sequence[str]
+    """Who is asked for all other names."""
+    own_servers: bool
+    """They are the container's (--dns), and asked from its own namespace."""

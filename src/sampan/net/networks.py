@@ -12,12 +12,13 @@ from sampan.base.ids import new_id
 from sampan.formats.ports import format_port, parse_port, parse_range
 from sampan.model.container import Endpoint, EndpointConfig, PortBinding
 from sampan.model.launch import VethLink
-from sampan.model.network import Network
+from sampan.model.network import NameWish, Network
 
 from .driver import Driver
 from .errors import InvalidPort, PublishFailed
 from .firewall import Firewall
 from .ports import PortRequest, PortReservations, PublishedPort
+from .resolver.client import Resolver
 
 Bindings = dict[str, list[PortBinding]]
 PREDEFINED = ("bridge", "host", "none")
@@ -43,6 +44,7 @@ class ContainerNetworks:
         reservations: PortReservations,
         *,
         host_address: str = "0.0.0.0",
+        resolver: Resolver,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         """``host_address`` is where ports are published that name no address (--ip); both families for
@@ -51,6 +53,7 @@ class ContainerNetworks:
         self._firewall = firewall
         self._reservations = reservations
         self._host_address = host_address
+        self._resolver = resolver
         self._warn = warn
         self._connections: dict[str, list[Connection]] = {}
 
@@ -83,8 +86,9 @@ class ContainerNetworks:
         held = self._connections.setdefault(container_id, [])
         link = _numbered(attached.link, len(held)) if attached.link else None
         endpoint = attached.endpoint
-        if network.name not in PREDEFINED:
+        if has_names(network):
             endpoint = msgspec.structs.replace(endpoint, dns_names=dns_names(container_id, name, config))
+            self._resolver.join(network, endpoint, endpoint.dns_names or [])
         held.append(Connection(network, endpoint, tuple(published), name))
         return endpoint, link, bindings_of(published)
 
@@ -92,6 +96,7 @@ class ContainerNetworks:
         """See ``engine.ports.Networks.disconnect``."""
         for connection in self._connections.pop(container_id, ()):
             self._drop(connection)
+        self._resolver.forget(container_id)
 
     def disconnect_network(self, container_id: str, network_id: str) -> Connection | None:
         """Leave one network; answers what it was. Idempotent."""
@@ -105,6 +110,7 @@ class ContainerNetworks:
         return connection
 
     def _drop(self, connection: Connection) -> None:
+        self._resolver.leave(connection.network.id, connection.endpoint.endpoint_id)
         try:
             self._firewall.withdraw(connection.published)
         except PublishFailed as error:
@@ -128,6 +134,57 @@ class ContainerNetworks:
         self._firewall.adopt(published)
         connection = Connection(network, endpoint, published, name)
         self._connections.setdefault(container_id, []).append(connection)
+        if has_names(network):
+            self._resolver.join(network, endpoint, endpoint.dns_names or [])
+
+    def show_names(self, container_id: str, wish: NameWish) -> str:
+        """See ``engine.ports.Networks.show_names``."""
+        networks = [one.network for one in self._connections.get(container_id, ()) if has_names(one.network)]
+        if not networks:
+            self._resolver.forget(container_id)
+            return ""
+        self._resolver.show(
+            container_id,
+            [network.id for network in networks],
+            aliases=wish.aliases,
+            servers=wish.servers,
+            own_servers=wish.own_servers,
+            forwards=not all(one.network.internal for one in self._connections[container_id]),
+        )
+        return self._resolver.path
+
+    def has_view(self, container_id: str) -> bool:
+        """See ``engine.ports.Networks.has_view``."""
+        return self._resolver.shows(container_id)
+
+    def ensure_names(self) -> None:
+        """See ``engine.ports.Networks.ensure_names``."""
+        self._resolver.ensure()
+
+    def serve_names(self, container_id: str, pid: int, *, already: bool = False) -> None:
+        """See ``engine.ports.Networks.serve_names``."""
+        if not self._resolver.shows(container_id):
+            return
+        if already:
+            self._resolver.serving(container_id, pid)
+        else:
+            self._resolver.serve(container_id, pid)
+
+    def rename(self, container_id: str, old: str, new: str) -> dict[str, Endpoint]:
+        """See ``engine.ports.Networks.rename``."""
+        held = self._connections.get(container_id, [])
+        for place, one in enumerate(held):
+            names = [new if text == old else text for text in one.endpoint.dns_names or ()]
+            endpoint = msgspec.structs.replace(one.endpoint, dns_names=names or one.endpoint.dns_names)
+            held[place] = Connection(one.network, endpoint, one.published, new)
+            if has_names(one.network):
+                self._resolver.join(one.network, endpoint, names)
+        return {one.network.name: one.endpoint for one in held}
+
+    def set_health(self, container_id: str, healthy: bool) -> None:
+        """See ``engine.ports.Networks.set_health``."""
+        held = self._connections.get(container_id, ())
+        self._resolver.set_health({one.network.id: one.endpoint.endpoint_id for one in held}, healthy)
 
     def settle(self) -> None:
         """Every running container is recovered: rules of any others go now."""
@@ -164,6 +221,11 @@ class ContainerNetworks:
             self._reservations.release(published)
             raise
         return published
+
+
+def has_names(network: Network) -> bool:
+    """Whether containers on it find each other by name: not on the predefined networks, as in Docker."""
+    return network.name not in PREDEFINED
 
 
 def dns_names(container_id: str, name: str, config: EndpointConfig) -> list[str]:

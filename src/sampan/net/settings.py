@@ -10,6 +10,8 @@ DEFAULT_BRIDGE = "sampan0"
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """dockerd's network flags, by the same names and with the same defaults where they mean the same."""
 
+    run_dir: str
+    """The daemon's run root: the name server listens below it."""
     bridge: str = DEFAULT_BRIDGE
     """--bridge: the default network's device, made when it does not exist; ``none`` for no such network."""
     instance: str = ""

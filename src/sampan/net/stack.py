@@ -30,6 +30,7 @@ from .networks import PREDEFINED as PREDEFINED
 from .networks import ContainerNetworks
 from .plain import PlainDriver
 from .ports import PortReservations
+from .resolver.client import Resolver, ResolverFailed
 from .settings import DEFAULT_BRIDGE, NetworkSettings
 
 
@@ -51,13 +52,19 @@ class NetworkStack:
             pools=subnet_pools(settings),
             host_id=read_host_id(),
         )
+        self._resolver = Resolver(os.path.join(settings.run_dir, "resolver.sock"))
         self.drivers: dict[str, Driver] = {
             "bridge": self._bridges,
             "host": PlainDriver("host"),
             "null": PlainDriver("null"),
         }
         self.containers = ContainerNetworks(
-            self.drivers, self._firewall, self._ports, host_address=settings.ip, warn=warn
+            self.drivers,
+            self._firewall,
+            self._ports,
+            host_address=settings.ip,
+            resolver=self._resolver,
+            warn=warn,
         )
         """What the engine connects containers through."""
         self._warn = warn
@@ -88,10 +95,15 @@ class NetworkStack:
         """The inverse of :meth:`ensure`. Idempotent. The caller knows that nobody is connected."""
         if self._made.pop(network.id, None) is not None:
             self.drivers[network.driver].remove(network)
+            self._resolver.drop_network(network.id)
 
     def settle(self) -> None:
         """Every running container has been recovered: the firewall now holds exactly what is known."""
         self.containers.settle()
+        try:
+            self._resolver.recover()
+        except (OSError, ResolverFailed) as error:
+            self._warn(f"names of containers are not resolved: {error}")
 
     def warnings(self) -> list[str]:
         """For ``docker info``. Raises nothing."""
@@ -127,10 +139,12 @@ class NetworkStack:
                 self._firewall.remove()
             except OSError as error:
                 self._warn(f"the nft table {self.table} was not removed: {error.strerror}")
+            self._resolver.stop()
         self.let_go()
 
     def let_go(self) -> None:
         """Close what is open and change nothing in the kernel: all of it stays in force."""
+        self._resolver.close()
         self._ports.close()
         self._firewall.close()
 

@@ -152,6 +152,7 @@ _WORDS: dict[str, Callable[..., Lines]] = {
     "await": lambda what: iter((f"wait for the {what}",)),
     "loopback": lambda: iter(("bring up lo",)),
     "pivot": lambda read_only, *_: iter((f"make it the root{', read-only' if read_only else ''}",)),
+    "resolver": lambda path, *_: iter((f"have the name server at {path} answer 127.0.0.11",)),
     "session": lambda: iter(("lead a session of its own",)),
     "working-directory": lambda path: iter((f"go to {path}",)),
     "oom-score": lambda score: iter((f"OOM score {score}",)),

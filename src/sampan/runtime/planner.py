@@ -86,6 +86,8 @@ def plan_launch(request: LaunchRequest, host: Host) -> Program:
     if request.links and not id_maps:
         flags &= ~proc.CLONE_NEWNET
         operations.append(["links", [_link(link) for link in request.links]])
+        if request.resolver:
+            operations.append(["resolver", request.resolver, request.id])
     if flags & proc.CLONE_NEWCGROUP:
         # only now, so that the group just entered is the root of the new view
         flags &= ~proc.CLONE_NEWCGROUP

@@ -21,6 +21,7 @@ import resource
 import stat
 import struct
 import termios
+import time
 
 from sampan.kernel import mount as mnt
 from sampan.kernel import process as proc
@@ -41,6 +42,7 @@ else:
 
 _ioctl = fcntl.ioctl
 _NULL = os.makedev(1, 3)
+_RESOLVER_S = 5.0
 _PROC_FILES = tuple(
     "/proc/" + name
     for name in (
@@ -502,6 +504,37 @@ def links(_: Sandbox, specs: list[list[Any]]) -> None:
         configure_inside(spec[2], *spec[5:])
 
 
+def resolver(_: Sandbox, path: str, container_id: str) -> None:
+    """Have the name server make its sockets in our network namespace, before any program can ask it."""
+    wish = f'{{"do":"serve","container":"{container_id}"}}'.encode()
+    pidfd = os.pidfd_open(os.getpid())
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    connection.settimeout(_RESOLVER_S)
+    try:
+        _connect(connection, path)
+        connection.sendmsg([wish], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", pidfd))])
+        answer = connection.recv(4096)
+    except OSError as error:
+        raise SandboxError(f"the name server at {path} does not answer: {error}") from error
+    finally:
+        connection.close()
+        os.close(pidfd)
+    if answer != b"{}":
+        raise SandboxError(f"the name server cannot serve the container: {answer.decode('utf-8', 'replace')}")
+
+
+def _connect(connection: _socket.socket, path: str) -> None:
+    """It may have died a moment ago: the daemon starts it again."""
+    until = time.monotonic() + _RESOLVER_S
+    while True:
+        try:
+            return connection.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+
+
 def network(_: Sandbox, name: str, addresses: list[str], gateway4: str, gateway6: str) -> None:
     configure_inside(name, addresses, gateway4, gateway6)
 
@@ -701,6 +734,7 @@ OPERATIONS: dict[str, Callable[..., None]] = {
     "sysctl": sysctl,
     "loopback": loopback,
     "links": links,
+    "resolver": resolver,
     "network": network,
     "rlimit": rlimit,
     "oom-score": oom_score,

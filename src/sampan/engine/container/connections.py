@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 import msgspec
@@ -16,8 +16,7 @@ from sampan.model.launch import VethLink
 from sampan.model.network import Network
 from sampan.store.containers import RunRecord
 
-from .layout import Layout
-from .netfiles import NO_DEFAULTS, DnsDefaults, NetworkFiles
+from .naming import Naming
 from .publish import wanted_ports
 
 
@@ -42,16 +41,13 @@ class Connections:
         self,
         networks: NetworkSource,
         drivers: Networks,
-        layout: Layout,
+        naming: Naming,
         events: Events,
-        host_gateways: Callable[[], list[str]],
-        dns: DnsDefaults = NO_DEFAULTS,
     ) -> None:
-        """``host_gateways``: what ``--add-host name:host-gateway`` stands for."""
         self._networks = networks
         self._drivers = drivers
+        self.naming = naming
         self._events = events
-        self.files = NetworkFiles(layout, host_gateways, dns)
 
     def connect(self, record: Container, undo: ExitStack) -> Connected:
         """Join every network of the record. Raises NetworkMissing and what the drivers raise."""
@@ -88,6 +84,7 @@ class Connections:
             if network is not None:
                 self._drivers.recover(record.id, network, endpoint, ports)
                 ports = {}
+        self.naming.recover(record)
 
     def publish(self, record: Container, endpoints: Mapping[str, Endpoint], action: str) -> None:
         for name in endpoints:

@@ -96,8 +96,16 @@ def _short(value: float) -> str:
 class HealthMonitors:
     """Starts with the container, rests while it is paused, ends with it."""
 
-    def __init__(self, ledger: Ledger, runner: ProbeRunner, now: Callable[[], int] = now_ns) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        runner: ProbeRunner,
+        tell: Callable[[str, bool], None],
+        now: Callable[[], int] = now_ns,
+    ) -> None:
+        """``tell`` is called with a container's id when it becomes, or is no longer, healthy."""
         self._ledger = ledger
+        self._tell = tell
         self._runner = runner
         self._now = now
         self._tasks = Tasks("health")
@@ -112,6 +120,7 @@ class HealthMonitors:
         if entry.health is None or entry.life.phase == "running":
             before = entry.health.log if entry.health is not None else ()
             self._ledger.set_health(entry, HealthState(log=before))
+            self._tell(entry.id, False)
         self._monitors[entry.id] = self._tasks.spawn(self._monitor(entry, command), entry.id)
 
     def end(self, entry: Entry) -> None:
@@ -137,6 +146,7 @@ class HealthMonitors:
             after = next_state(before, result, config, started_ns)
             self._ledger.set_health(entry, after)
             if after.status != before.status:
+                self._tell(entry.id, after.status == "healthy")
                 self._ledger.publish(entry, f"health_status: {after.status}")
 
     async def _probe(self, entry: Entry, command: list[str], config: HealthConfig) -> HealthResult:

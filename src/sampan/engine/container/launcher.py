@@ -17,14 +17,15 @@ from sampan.engine.collaborators import LaunchFacts, MountResolver, SpecSource
 from sampan.engine.files.trees import remove_tree
 from sampan.engine.ports import Attachment, Runtime, Supervised
 from sampan.model.container import Container
-from sampan.model.launch import LaunchRequest, VethLink
+from sampan.model.launch import LaunchRequest
 from sampan.runtime.errors import StartFailed
 from sampan.store.containers import RunRecord
 
-from .connections import Connections
+from .connections import Connected, Connections
 from .joining import joined_pids
 from .layout import Layout
-from .links import link_environment, link_hosts, resolve_links
+from .links import link_environment, resolve_links
+from .naming import links_by_name
 from .registry import Entry, Registry
 
 EXIT_CANNOT_EXECUTE = 126
@@ -87,13 +88,13 @@ class Launcher:
         async with AsyncExitStack() as undo:
             taken = undo.enter_context(ExitStack())
             joined = joined_pids(record, self._registry)
-            linked = resolve_links(record, self._registry)
+            linked = [] if links_by_name(record) else resolve_links(record, self._registry)
             connected = self._connections.connect(record, taken)
             self._connections.publish(record, connected.endpoints, "connect")
             taken.callback(self._connections.publish, record, connected.endpoints, "disconnect")
             crash_point("container.start.connected")
             try:
-                self._connections.files.write(record, connected.endpoints, link_hosts(linked))
+                resolver = self._connections.naming.describe(record, connected.endpoints, linked)
             except OSError as error:
                 raise StartBroken(f"write the files of the network: {error}") from error
             mounts = await self._mounts.prepare(record)
@@ -102,9 +103,10 @@ class Launcher:
             taken.callback(shutil.rmtree, self._layout.run_dir(record.id), ignore_errors=True)
             request = self._request(
                 msgspec.structs.replace(record, mounts=mounts),
-                connected.links,
+                connected,
                 joined,
                 link_environment(record, linked),
+                resolver,
             )
             try:
                 process = await self._runtime.launch(request, attachments)
@@ -114,6 +116,7 @@ class Launcher:
             undo.pop_all()
         crash_point("container.start.launched")
         self._mounts.launched(record.id)
+        self._connections.naming.launched(record.id, process.pid)
         cgroup_path = request.spec.linux.cgroups_path
         return process, RunRecord(
             cgroup_path=cgroup_path, endpoints=connected.endpoints, ports=connected.ports
@@ -122,9 +125,10 @@ class Launcher:
     def plan(self, entry: Entry) -> LaunchRequest:
         """What the next start would ask of the runtime, without its networks."""
         record = entry.record
-        linked = resolve_links(record, self._registry)
+        linked = [] if links_by_name(record) else resolve_links(record, self._registry)
+        nowhere = Connected(endpoints={}, links=[], ports={})
         return self._request(
-            record, [], joined_pids(record, self._registry), link_environment(record, linked)
+            record, nowhere, joined_pids(record, self._registry), link_environment(record, linked)
         )
 
     async def release(self, record: Container, run: RunRecord | None) -> None:
@@ -141,7 +145,12 @@ class Launcher:
         await remove_tree(self._layout.run_dir(container_id))
 
     def _request(
-        self, record: Container, links: list[VethLink], joined: dict[str, int], link_env: list[str]
+        self,
+        record: Container,
+        connected: Connected,
+        joined: dict[str, int],
+        link_env: list[str],
+        resolver: str = "",
     ) -> LaunchRequest:
         layout = self._layout
         mode = record.host.network_mode
@@ -163,7 +172,8 @@ class Launcher:
             hostname_path=layout.hostname(files_of),
             hosts_path=layout.hosts(files_of),
             resolv_conf_path=layout.resolv_conf(files_of),
-            links=links,
+            links=connected.links,
+            resolver=resolver,
             joined_pids=joined,
             link_env=link_env,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sampan.base.errors import InvalidArgument
 from sampan.base.ids import short_id
 from sampan.model.container import Container, HostConfig
@@ -54,7 +56,7 @@ def link_address(entry: Entry) -> str:
     return next((endpoint.ip_address for endpoint in endpoints if endpoint.ip_address), "")
 
 
-def link_hosts(linked: list[tuple[str, Entry]]) -> list[tuple[str, str]]:
+def link_hosts(linked: Sequence[tuple[str, Entry]]) -> list[tuple[str, str]]:
     """(address, names) for /etc/hosts."""
     entries = []
     for alias, entry in linked:

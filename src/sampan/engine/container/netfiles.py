@@ -13,6 +13,7 @@ from sampan.formats.resolv import (
     SYSTEMD_PATH,
     ResolvConf,
     for_bridge,
+    for_internal,
     override,
     parse,
     render,
@@ -72,16 +73,40 @@ class NetworkFiles:
         self._resolver = ResolverSource()
 
     def write(
-        self, record: Container, endpoints: Mapping[str, Endpoint], linked: Sequence[tuple[str, str]]
+        self,
+        record: Container,
+        endpoints: Mapping[str, Endpoint],
+        linked: Sequence[tuple[str, str]],
+        *,
+        named: bool = False,
     ) -> None:
-        """``linked``: (address, names) of --link. Nothing is written for ``container:ID``: those files are
-        the other container's. Raises InvalidArgument for unusable --add-host."""
+        """``linked``: (address, names) of --link. ``named``: a name server answers in the container.
+        Nothing is written for ``container:ID``: those files are the other container's. Raises
+        InvalidArgument for unusable --add-host."""
         if record.host.network_mode.startswith("container:"):
             return
         id_ = record.id
         _write(self._layout.hostname(id_), f"{record.config.hostname}\n")
         _write(self._layout.hosts(id_), self._hosts(record, endpoints, linked))
-        _write(self._layout.resolv_conf(id_), self._resolv(record, endpoints))
+        _write(self._layout.resolv_conf(id_), self._resolv(record, endpoints, named))
+
+    def revise_resolv(
+        self,
+        record: Container,
+        before: tuple[Mapping[str, Endpoint], bool],
+        after: tuple[Mapping[str, Endpoint], bool],
+    ) -> None:
+        """Endpoints, and whether a name server answers, of a running container have changed. A file that
+        the container has changed itself stays as it is. In place: it is bind-mounted there."""
+        path = self._layout.resolv_conf(record.id)
+        wanted = self._resolv(record, *after)
+        present = _read(path)
+        if present != wanted and present == self._resolv(record, *before):
+            _write(path, wanted)
+
+    def upstreams(self, record: Container) -> list[str]:
+        """Who is asked for names that are not of the container's networks."""
+        return list(record.host.dns or self._dns.servers or self._resolver.host().nameservers)
 
     def _hosts(
         self, record: Container, endpoints: Mapping[str, Endpoint], linked: Sequence[tuple[str, str]]
@@ -100,16 +125,18 @@ class NetworkFiles:
             extra=[*extra, *linked],
         )
 
-    def _resolv(self, record: Container, endpoints: Mapping[str, Endpoint]) -> str:
+    def _resolv(self, record: Container, endpoints: Mapping[str, Endpoint], named: bool) -> str:
         host = record.host
         shares_host = host.network_mode == "host"
         conf = override(
-            self._resolver.host() if shares_host else self._resolver.current(),
+            self._resolver.host() if shares_host or named else self._resolver.current(),
             nameservers=host.dns or self._dns.servers,
             search=host.dns_search or self._dns.search,
             options=host.dns_options or self._dns.options,
         )
-        if not shares_host:
+        if named:
+            conf = for_internal(conf)
+        elif not shares_host:
             conf = for_bridge(conf, ipv6=any(e.global_ipv6_address for e in endpoints.values()))
         return render(conf)
 

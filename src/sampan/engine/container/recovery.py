@@ -123,6 +123,7 @@ class Recovery:
             host.cgroups.thaw(entry.run.cgroup_path)  # a pause that was never recorded did not take place
         entry.life = msgspec.structs.replace(entry.life, phase=phase, pid=found.pid)
         entry.changed()
+        host.connections.naming.launched(entry.id, found.pid)
         self._supervision.watch(entry, found)
 
     # --- half done things ---------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import msgspec
 
 from sampan.base.errors import Conflict, InvalidArgument, NotFound, SystemFailure
 from sampan.engine.locks import KeyedLocks
-from sampan.engine.ports import Cgroups
+from sampan.engine.ports import Cgroups, Networks
 from sampan.engine.spec.validate import check_restart_policy
 from sampan.model.container import Container, HostConfig
 from sampan.model.oci import Resources
@@ -34,6 +34,7 @@ class Reviser:
         ledger: Ledger,
         creator: Creator,
         cgroups: Cgroups,
+        networks: Networks,
         validate: Callable[[HostConfig], list[str]],
         resources_of: ResourcesOf,
         locks: KeyedLocks,
@@ -41,6 +42,7 @@ class Reviser:
         self._ledger = ledger
         self._creator = creator
         self._cgroups = cgroups
+        self._networks = networks
         self._validate = validate
         self._resources_of = resources_of
         self._locks = locks
@@ -62,6 +64,9 @@ class Reviser:
                 raise InvalidArgument(f"Error when allocating new name: {error.message}") from error
             old = entry.name
             self._ledger.replace_record(entry, msgspec.structs.replace(entry.record, name=bare))
+            if entry.run is not None:
+                endpoints = {**entry.run.endpoints, **self._networks.rename(entry.id, old, bare)}
+                self._ledger.replace_run(entry, msgspec.structs.replace(entry.run, endpoints=endpoints))
             self._ledger.publish(entry, "rename", {"oldName": f"/{old}"})
 
     async def unlink(self, name: str) -> None:

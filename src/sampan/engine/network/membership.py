@@ -9,6 +9,7 @@ import msgspec
 
 from sampan.base.errors import Conflict, Forbidden, InvalidArgument, SystemFailure
 from sampan.engine.container.ledger import Ledger
+from sampan.engine.container.naming import Naming
 from sampan.engine.container.registry import Entry
 from sampan.engine.locks import KeyedLocks
 from sampan.formats.hosts import own_names
@@ -28,7 +29,8 @@ class NotConnected(SystemFailure):
 class Membership:
     """Changes the record of a stopped container, and the interfaces of a running one as well."""
 
-    def __init__(self, ledger: Ledger, locks: KeyedLocks, drivers: ContainerNetworks) -> None:
+    def __init__(self, ledger: Ledger, locks: KeyedLocks, drivers: ContainerNetworks, naming: Naming) -> None:
+        self._naming = naming
         self._ledger = ledger
         self._locks = locks
         self._drivers = drivers
@@ -55,6 +57,8 @@ class Membership:
                 run = entry.run or RunRecord()
                 endpoints = {**run.endpoints, network.name: endpoint}
                 self._ledger.replace_run(entry, msgspec.structs.replace(run, endpoints=endpoints))
+                undo.callback(self._ledger.replace_run, entry, run)
+                self._naming.revise(changed, entry.life.pid, run.endpoints, endpoints)
                 undo.pop_all()
             self._edit_hosts(entry, added=endpoint)
             self._publish("connect", network, entry.id)
@@ -83,11 +87,12 @@ class Membership:
                     "container was created in host network mode"
                 )
             networks = {name: config for name, config in record.networks.items() if name != network.name}
+            changed = msgspec.structs.replace(record, networks=networks)
             if entry.life.phase in ("running", "paused"):
-                await self._leave(entry, network)
-            self._ledger.replace_record(entry, msgspec.structs.replace(record, networks=networks))
+                await self._leave(entry, network, changed)
+            self._ledger.replace_record(entry, changed)
 
-    async def _leave(self, entry: Entry, network: Network) -> None:
+    async def _leave(self, entry: Entry, network: Network, changed: Container) -> None:
         run = entry.run or RunRecord()
         left = run.endpoints.get(network.name)
         staying = {name: endpoint for name, endpoint in run.endpoints.items() if name != network.name}
@@ -97,6 +102,7 @@ class Membership:
         # Ports were published through one network; the others go on without.
         ports = {} if connection is not None and connection.published else run.ports
         self._ledger.replace_run(entry, msgspec.structs.replace(run, endpoints=staying, ports=ports))
+        self._naming.revise(changed, entry.life.pid, run.endpoints, staying)
         self._edit_hosts(entry, removed=left)
         self._publish("disconnect", network, entry.id)
 

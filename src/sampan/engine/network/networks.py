@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 _LIST_FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 _PRUNE_FILTERS = ("label", "label!", "until")
-_NO_NAMES = "containers on this network reach each other by address: their names are not resolved yet"
 
 
 class NetworkNotFound(NotFound):
@@ -177,8 +176,8 @@ class Networks:
     def _name_of(self, container_id: str, connection: Connection) -> str:
         return self._container_name(container_id) or connection.container_name
 
-    async def create(self, request: NetworkRequest) -> tuple[str, str]:
-        """A network of the caller's; answers id and warning. Raises Conflict, Forbidden, InvalidArgument,
+    async def create(self, request: NetworkRequest) -> str:
+        """A network of the caller's; answers its id. Raises Conflict, Forbidden, InvalidArgument,
         NotFound (driver), NotImplementedYet, DeviceFailed, PoolExhausted."""
         _require_possible(request)
         if any(network.name == request.name for network in self._networks.values()):
@@ -207,7 +206,7 @@ class Networks:
             self._stack.remove(made)
             raise
         self._publish("create", made)
-        return made.id, _NO_NAMES if made.driver == "bridge" else ""
+        return made.id
 
     async def remove(self, ref: str) -> None:
         """Raises NetworkNotFound, Forbidden (predefined, or containers run on it), DeviceFailed."""

@@ -139,6 +139,7 @@ class Specs:
             spec=spec,
             root=OverlayRoot(lower=facts.lower, upper=facts.upper, work=facts.work),
             links=facts.links,
+            resolver=facts.resolver,
             stdio=Stdio(
                 tty=config.tty,
                 open_stdin=config.open_stdin,

@@ -129,8 +129,8 @@ async def create(call: Call) -> Reply:
         options=body.options or {},
         labels=body.labels or {},
     )
-    network_id, warning = await call.engine.networks.create(request)
-    return json_reply({"Id": network_id, "Warning": warning}, 201)
+    network_id = await call.engine.networks.create(request)
+    return json_reply({"Id": network_id, "Warning": ""}, 201)
 
 
 async def connect(call: Call) -> Reply:

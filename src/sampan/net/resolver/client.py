@@ -13,7 +13,6 @@ import logging
 import os
 import socket
 import sys
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 
@@ -33,6 +32,8 @@ _BOOT = (
 )
 _START_S = 10.0
 _AGAIN_S = 1.0
+_IDLE_S = 2.0
+"""How long it waits for somebody to need it: starting it costs as much as ten containers."""
 
 
 class ResolverFailed(SystemFailure):
@@ -134,6 +135,8 @@ class Resolver:
         self._pids.pop(container_id, None)
         if self._views.pop(container_id, None) is not None:
             self._send({"do": "forget", "container": container_id})
+            if not self._views and self._connection is not None:
+                asyncio.get_running_loop().call_later(_IDLE_S, self._stop_when_idle)
 
     # the process
 
@@ -144,8 +147,7 @@ class Resolver:
             return
         connection = self._connect()
         if connection is not None and self._version_of(connection) != self._version:
-            connection.send(encode({"do": "stop"}))
-            connection.close()
+            _stop(connection)
             connection = None
         if connection is None:
             self._start()
@@ -164,8 +166,7 @@ class Resolver:
         else:
             connection = self._connect()
             if connection is not None:
-                connection.send(encode({"do": "stop"}))
-                connection.close()
+                _stop(connection)
 
     def _connect(self) -> socket.socket | None:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -188,26 +189,22 @@ class Resolver:
 
     def _start(self) -> None:
         """Returns when it listens; its parent is not this process, so nobody has to wait for it."""
-        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-        deadline = time.monotonic() + _START_S
-        while True:
-            ours, theirs = os.pipe()
-            os.set_inheritable(theirs, True)
-            root = os.path.abspath(os.path.join(os.path.dirname(server.__file__), "..", "..", ".."))
-            boot = _BOOT.format(root=root, path=self.path, version=self._version, fd=theirs)
-            arguments = [sys.executable, "-I", "-S", "-c", boot]
-            try:
-                pid = os.posix_spawn(sys.executable, arguments, {"PATH": os.environ.get("PATH", os.defpath)})
-            finally:
-                os.close(theirs)
-            with os.fdopen(ours, "rb", buffering=0) as answer:
-                said = answer.read(1)
-            os.waitpid(pid, 0)
-            if said == b"r":
-                return
-            if not said or time.monotonic() > deadline:
-                raise ResolverFailed("the name server did not start: see the daemon's standard error")
-            time.sleep(0.01)  # another one is about to end: it was told to
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)  # of one that was killed: nobody listens there
+        ours, theirs = os.pipe()
+        os.set_inheritable(theirs, True)
+        root = os.path.abspath(os.path.join(os.path.dirname(server.__file__), "..", "..", ".."))
+        boot = _BOOT.format(root=root, path=self.path, version=self._version, fd=theirs)
+        arguments = [sys.executable, "-I", "-S", "-c", boot]
+        try:
+            pid = os.posix_spawn(sys.executable, arguments, {"PATH": os.environ.get("PATH", os.defpath)})
+        finally:
+            os.close(theirs)
+        with os.fdopen(ours, "rb", buffering=0) as answer:
+            is_ready = answer.read(1) == b"r"
+        os.waitpid(pid, 0)
+        if not is_ready:
+            raise ResolverFailed("the name server did not start: see the daemon's standard error")
 
     def _say_all(self) -> None:
         self._outgoing.clear()
@@ -284,24 +281,43 @@ class Resolver:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(connection.fileno())
-            loop.remove_writer(connection.fileno())
+            self._let_go(connection)
             connection.close()
+
+    def _let_go(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(connection.fileno())
+        loop.remove_writer(connection.fileno())
         for _, fd in self._outgoing:
             if fd >= 0:
                 os.close(fd)
         self._outgoing.clear()
 
+    def _stop_when_idle(self) -> None:
+        if not self._views:
+            self.stop()
+
     def stop(self) -> None:
-        """End the process: nobody needs names any more."""
-        self._send({"do": "stop"})
-        self._disconnect()
+        """End the process: nobody needs names any more. Idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._let_go(connection)
+            connection.settimeout(_START_S)
+            _stop(connection)
 
     def close(self) -> None:
         """Let go of it; it goes on answering."""
         self._closed = True
         self._disconnect()
+
+
+def _stop(connection: socket.socket) -> None:
+    """Tell it to end, and wait until its socket is free for the next one."""
+    with contextlib.suppress(OSError):
+        connection.send(encode({"do": "stop"}))
+        while connection.recv(LARGEST):
+            pass  # answers to what was said before
+    connection.close()
 
 
 def program_version() -> str:

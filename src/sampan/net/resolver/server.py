@@ -1,7 +1,7 @@
 """The process: answers the containers, and takes the word of the daemon about who is who.
 
 It outlives the daemon, so that names are answered while there is none, and is told everything again by the
-next one. A second one that is started on the same socket ends at once.
+next one. It ends with the last of daemon and containers.
 
 Standard library only.
 """
@@ -9,7 +9,6 @@ Standard library only.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import resource
 import signal
@@ -39,6 +38,7 @@ class Server:
         self._poller = poller
         self._forwarder = Forwarder(poller, AnswerCache())
         self._sandboxes: dict[str, Sandbox] = {}
+        self._connections: set[socket.socket] = set()
         self._home_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._fresh: Directory | None = None
         """What is being said again between "begin" and "commit"."""
@@ -97,6 +97,7 @@ class Server:
         with contextlib.suppress(BlockingIOError):
             connection, _ = self._listening.accept()
             connection.setblocking(False)
+            self._connections.add(connection)
             self._poller.watch(connection.fileno(), lambda: self._listen(connection))
 
     def _listen(self, connection: socket.socket) -> None:
@@ -108,7 +109,9 @@ class Server:
             data, fds = b"", []
         if not data:
             self._poller.forget(connection.fileno())
+            self._connections.discard(connection)
             connection.close()
+            self._end_when_alone()
             return
         answer: Message | None
         try:
@@ -168,6 +171,12 @@ class Server:
             sandbox.close()
             if self._sandboxes.get(sandbox.container_id) is sandbox:
                 del self._sandboxes[sandbox.container_id]
+            self._end_when_alone()
+
+    def _end_when_alone(self) -> None:
+        """Neither a container nor a daemon is left: a daemon that comes again starts another one."""
+        if not self._sandboxes and not self._connections:
+            self.stopped = True
 
     def close(self) -> None:
         for sandbox in list(self._sandboxes.values()):
@@ -209,16 +218,7 @@ _CHANGES: dict[str, Callable[[Directory, Message], object]] = {
 
 
 def main(path: str, version: str, ready_fd: int) -> None:
-    """Listen at ``path`` until told to stop; one byte on ``ready_fd`` says that it does, or that another one
-    does already."""
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.write(ready_fd, b"o")
-        return
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)  # of one that was killed: the lock is ours
+    """Listen at ``path``, where nothing is, until told to stop; one byte on ``ready_fd`` says that it does."""
     listening = socket.socket(
         socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     )
@@ -233,9 +233,8 @@ def main(path: str, version: str, ready_fd: int) -> None:
     server = Server(listening, version, poller)
     os.write(ready_fd, b"r")
     os.close(ready_fd)
-    try:
-        while not server.stopped:
-            poller.turn()
-    finally:
-        server.close()
-        os.unlink(path)
+    while not server.stopped:
+        poller.turn()
+    # before the connections end, which tells the daemon that there is room for the next one
+    os.unlink(path)
+    server.close()
