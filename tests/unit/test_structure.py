@@ -26,8 +26,10 @@ EXCEPTIONS: dict[str, str] = {
 BROAD_EXCEPTS: dict[str, str] = {
     "src/sampan/engine/container/supervision.py:_launch": "recorded, then raised again by start()",
     "src/sampan/front/docker/app.py:handle": "the one place where an unknown error becomes a 500 with an id",
+    "src/sampan/front/registry/app.py:handle": "as above",
     "src/sampan/kernel/fsview.py:in_view": "raised again in the caller's thread",
     "src/sampan/kernel/fsview.py:run": "raised again in the caller's thread",
+    "src/sampan/registry/upkeep/schedule.py:_repeat": "logged with its traceback; the registry serves on",
     "src/sampan/runtime/sandbox.py:become": "the last chance to say anything from a process about to end",
 }
 

@@ -135,3 +135,21 @@ class StorageFull(RegistryRefusal, kinds.ResourceExhausted):
     """HTTP 507."""
 
     code = "DENIED"
+
+
+class ManifestInUse(RegistryRefusal, kinds.Conflict):
+    """An index of the repository needs it."""
+
+    code = "DENIED"
+
+
+class PreconditionFailed(RegistryRefusal, kinds.Conflict):
+    """If-Match or If-None-Match does not hold (HTTP 412)."""
+
+    code = "DENIED"
+
+
+class BodyTimeout(RegistryRefusal, kinds.Unavailable):
+    """The rest of a request does not come, or too slowly (HTTP 408)."""
+
+    code = "BLOB_UPLOAD_INVALID"

@@ -5,6 +5,7 @@ Each has a permissive default, so that a registry can be put together with what 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from sampan.model.registry import Action, Caller, Identity, RegistryEvent, StoredManifest
@@ -24,6 +25,13 @@ class Observer(Protocol):
     """Told after something has happened. Must not block and must not raise."""
 
     def happened(self, event: RegistryEvent) -> None: ...
+
+
+class Notices(Protocol):
+    """What people who use a repository should read: its answers carry them as Warning headers."""
+
+    def warnings(self, repository: str) -> Sequence[str]:
+        """Plain sentences, such as that the repository is deprecated or its quota nearly used up."""
 
 
 class Upstreams(Protocol):
@@ -80,6 +88,13 @@ class NoObserver:
 
     def happened(self, event: RegistryEvent) -> None:
         pass
+
+
+class NoNotices:
+    """Nothing to say."""
+
+    def warnings(self, repository: str) -> Sequence[str]:
+        return ()
 
 
 class NoUpstreams:
