@@ -60,7 +60,7 @@ def archive(files: int, size: int) -> bytes:
 
 
 # the first does not fit as a blob, the second only not when unpacked as well
-@pytest.mark.parametrize(("files", "size"), [(1, 6_000_000), (30, 90_000)])
+@pytest.mark.parametrize(("files", "size"), [(1, 6_000_000), (60, 90_000)])
 async def test_load_on_a_full_disk_leaves_nothing(small_disk: str, files: int, size: int) -> None:
     temporary = f"{small_disk}/tmp"
     store = ImageStore(

@@ -6,7 +6,6 @@ but blobs that the next collection takes.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -29,7 +28,6 @@ from .images import (
     encode_json,
 )
 from .layers import StagedLayer, chain_ids
-from .recipe import Reproduction
 
 Progress = Callable[[str, int, int], None]
 """Called with a layer's diff id, bytes done and bytes in all."""
@@ -78,8 +76,7 @@ def unpack_layers(
             known = store.layer(chain)
             layer = given.get(chain)
             if layer is None and known is None:
-                twins = [one for one in (given | staged).values() if one.diff_id == diff_id]
-                layer = staged[chain] = _stage(store, diff_id, digest, progress, twins)
+                layer = staged[chain] = _stage(store, diff_id, digest, progress)
             parent = chains[place - 1] if place else ""
             records.append(_record(chain, diff_id, parent, known, layer))
         # also for blobs that came without a sync of their own
@@ -111,29 +108,23 @@ def _record(
     )
 
 
-def _stage(
-    store: ImageStore, diff_id: str, digest: str, progress: Progress, twins: list[StagedLayer]
-) -> StagedLayer:
-    """Unpack a layer from its blob, or from a twin: the same layer upon others."""
-    with contextlib.ExitStack() as opened:
-        twin = next((one for one in twins if one.archive_bytes is not None), None)
-        if twin is not None and twin.archive_bytes is not None:
-            size, trusted = twin.archive_bytes, True
-            source = opened.enter_context(Reproduction(twin.path, diff_id)).read
-        else:
-            size, trusted = store.layer_blobs.require(digest).size_bytes, digest == diff_id
-            source = opened.enter_context(store.layer_blobs.open(digest)).read
-        done = 0
+def _stage(store: ImageStore, diff_id: str, digest: str, progress: Progress) -> StagedLayer:
+    """Unpack a layer from its blob, or from what another image has of the same layer."""
+    blobs = store.layer_blobs
+    source = diff_id if blobs.find(diff_id) is not None else digest
+    size = blobs.require(source).size_bytes
+    done = 0
+    with blobs.open(source) as blob:
 
         def read() -> bytes:
             nonlocal done
-            chunk = source()
+            chunk = blob.read()
             done += len(chunk)
             progress(diff_id, done, size)
             return chunk
 
         try:
-            return store.layers.stage(read, diff_id, trusted=trusted)
+            return store.layers.stage(read, diff_id, trusted=source == diff_id)
         except BadTar as error:
             raise BadArchive(f"layer {diff_id}: {error.message}") from error
 

@@ -6,10 +6,12 @@ A source is a callable that returns the next chunk and ``b""`` at the end. Outpu
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import zlib
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import zstandard
@@ -36,6 +38,8 @@ _MAGIC = (
     (b"BZh", BZIP2),
     (b"\xfd7zXZ\0", XZ),
 )
+_HASHED_ASIDE = 4 << 20
+_WORTH_A_THREAD = 64 << 10
 _MAX_ZSTD_WINDOW = 1 << 27
 
 
@@ -55,6 +59,39 @@ def file_source(fd: int, size: int = CHUNK) -> Read:
     return lambda: os.read(fd, size)
 
 
+class _Hash:
+    """SHA-256 of a stream. Of a long one the chunks are hashed in another thread while whoever reads works on
+    the same chunk: both need about as long."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._length = 0
+        self._pending: Future[None] | None = None
+
+    def update(self, data: bytes | memoryview) -> None:
+        self._length += len(data)
+        if self._length < _HASHED_ASIDE or len(data) < _WORTH_A_THREAD:
+            self._wait()
+            self._hash.update(data)
+            return
+        self._wait()
+        self._pending = _hashing().submit(self._hash.update, data)
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def hexdigest(self) -> str:
+        self._wait()
+        return self._hash.hexdigest()
+
+
+@functools.cache
+def _hashing() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="hash")
+
+
 class Decompressor:
     """A source turned into the plain bytes behind it; ``read`` is again a source.
 
@@ -66,7 +103,7 @@ class Decompressor:
         self.bytes_in = 0
         self.bytes_out = 0
         self._source = source
-        self._hash = hashlib.sha256() if hashed else None
+        self._hash = _Hash() if hashed else None
         head = b""
         while len(head) < 6:
             chunk = source()

@@ -60,7 +60,8 @@ class LayerBlobs:
         for record in list(self._records.values()):
             if (size := written_again(record, digest)) is not None:
                 return LayerBlob(digest=digest, size_bytes=size)
-        return None
+        written = self._layers.find_written(digest)
+        return None if written is None else LayerBlob(digest=digest, size_bytes=written.archive_bytes)
 
     def require(self, digest: str) -> LayerBlob:
         blob = self.find(digest)
@@ -81,7 +82,10 @@ class LayerBlobs:
                 except FileNotFoundError:
                     continue
                 return plain if digest == record.diff_id else _PackedBlob(plain, digest)
-            raise
+            written = self._layers.find_written(digest)
+            if written is None:
+                raise
+            return Reproduction(written.directory, digest)
 
 
 def written_again(record: LayerRecord, digest: str) -> int | None:

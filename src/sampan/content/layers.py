@@ -58,6 +58,13 @@ class StagedLayer(msgspec.Struct, frozen=True, kw_only=True):
     """Length of the plain archive, if it can be written again from the unpacked layer."""
 
 
+class WrittenLayer(msgspec.Struct, frozen=True, kw_only=True):
+    """A directory whose recipe tells the plain archive, and the archive's length."""
+
+    directory: str
+    archive_bytes: int
+
+
 class LayerStore:
     """All methods may be called from any thread; they block on the disk."""
 
@@ -71,6 +78,8 @@ class LayerStore:
         """``temporary`` is a directory on the same file system. Both are made when missing."""
         self.root = root
         self.policy = policy
+        self._homes: dict[str, WrittenLayer] = {}
+        """By diff id: where layers with a recipe are that this process has staged."""
         self._temporary = temporary
         self._limits = limits
         # overlayfs needs to walk through them as the container's user; what is inside has its own modes
@@ -116,9 +125,15 @@ class LayerStore:
         except BaseException:
             shutil.rmtree(path)
             raise
+        if recorded:
+            self._homes[actual] = WrittenLayer(directory=path, archive_bytes=plain.bytes_out)
         return StagedLayer(
             path=path, diff_id=actual, result=result, archive_bytes=plain.bytes_out if recorded else None
         )
+
+    def find_written(self, diff_id: str) -> WrittenLayer | None:
+        """A layer staged by this process that can be written as an archive again, published or not."""
+        return self._homes.get(diff_id)
 
     def _unpack(self, path: str, plain: Decompressor, recorded: bool) -> UnpackResult:
         read = bounded(plain, self._limits)
@@ -155,12 +170,22 @@ class LayerStore:
                 raise
             if staged.archive_bytes is not None and archive_length(target) is None:
                 _move_recipe(staged.path, target)
+            self._settle(staged, target)
             self.discard(staged)
             return
+        self._settle(staged, target)
         sync_directory(self.root)
+
+    def _settle(self, staged: StagedLayer, directory: str) -> None:
+        if staged.archive_bytes is not None:
+            home = WrittenLayer(directory=directory, archive_bytes=staged.archive_bytes)
+            self._homes[staged.diff_id] = home
 
     def discard(self, staged: StagedLayer) -> None:
         """Remove a staged layer that will not be published. Idempotent."""
+        home = self._homes.get(staged.diff_id)
+        if home is not None and home.directory == staged.path:
+            del self._homes[staged.diff_id]
         shutil.rmtree(staged.path, ignore_errors=not os.path.exists(staged.path))
 
     def bury(self, chain_id: str) -> str:
@@ -171,6 +196,9 @@ class LayerStore:
         except FileNotFoundError:
             os.rmdir(grave)
             return ""
+        for diff_id, home in list(self._homes.items()):
+            if home.directory == self.directory(chain_id):
+                self._homes.pop(diff_id, None)
         return grave
 
     def chains(self) -> Iterator[str]:

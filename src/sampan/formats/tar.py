@@ -82,6 +82,11 @@ def checksum_matches(block: bytes) -> bool:
     return signed == stored
 
 
+def starts_archive(head: bytes) -> bool:
+    """Whether the first 512 bytes of something are a header, or the end of an archive without entries."""
+    return len(head) >= BLOCK and (head[:BLOCK] == _ZERO or checksum_matches(head[:BLOCK]))
+
+
 def octal(field: bytes) -> int:
     """A numeric field: octal digits ended by NUL or space, or GNU's base-256. Raises BadTar."""
     if field[0] & 0x80:
