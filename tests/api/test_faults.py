@@ -81,7 +81,7 @@ def test_names_survive_kill_minus_nine(victim: Daemon, client: Client, name: str
         words = ("run", "-d", "--network", name, "--name", f"{name}-{what}", "--network-alias", what)
         client(*words, BUSYBOX, "sleep", "1000")
 
-    client("network", "create", name)
+    client("network", "create", "--internal", name)
     try:
         start("server")
         start("asking")

@@ -12,7 +12,8 @@ from tests.support.images import BUSYBOX
 
 @pytest.fixture
 def network(docker: Client, name: str) -> Iterator[str]:
-    docker("network", "create", name)
+    """Without a way out, so that nobody is asked for names that are not there."""
+    docker("network", "create", "--internal", name)
     yield name
     for container in docker("ps", "-aq", "--filter", f"network={name}").out.split():
         docker("rm", "-f", container)
@@ -129,7 +130,7 @@ def test_resolv_conf_is_dockers(docker: Client, network: str) -> None:
 def test_networks_keep_their_names_apart(
     docker: Client, network: str, name: str, started: Callable[..., str]
 ) -> None:
-    docker("network", "create", f"{name}-other")
+    docker("network", "create", "--internal", f"{name}-other")
     try:
         server, asking = started("--network", network), started("--network", f"{name}-other")
         assert looked_up(docker, asking, server) == []
