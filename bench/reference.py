@@ -26,7 +26,7 @@ def main() -> int:
     engine = ENGINES[sys.argv[1]](work)
     try:
         engine.start()
-        temporary = engine.home / "tmp"
+        temporary = engine.home / "scratch"
         temporary.mkdir()
         environment = {
             **os.environ,
