@@ -19,8 +19,9 @@ from sampan.engine.ports import Runtime, Supervised
 from sampan.formats.stdcopy import STDERR, STDOUT, frame
 from sampan.model.launch import ExecRequest, ExitStatus
 from sampan.model.oci import Process
-from sampan.runtime.client import RuntimeClient, Spawner
+from sampan.runtime.client import RuntimeClient
 from sampan.runtime.errors import StartFailed
+from sampan.runtime.monitors import Spawner
 
 SAY = "echo out; echo err >&2; exit 7"
 SLEEP = "exec sleep 100"

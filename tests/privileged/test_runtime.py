@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import marshal
 import os
+import re
 import shutil
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -19,8 +22,10 @@ from sampan.model.launch import (
 )
 from sampan.model.oci import Process
 from sampan.runtime import client
-from sampan.runtime.client import RuntimeClient, Spawner, SupervisedProcess
+from sampan.runtime.client import RuntimeClient
 from sampan.runtime.errors import MonitorLost, StartFailed
+from sampan.runtime.monitors import MOST_SPARE, Spawner
+from sampan.runtime.supervised import SupervisedProcess
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -264,6 +269,105 @@ async def test_the_death_of_the_spawner_costs_nothing(box: Box, spawner: Spawner
     process.kill(signal.SIGKILL)
     assert (await process.wait()).exit_code == 137
     await process.released()
+
+
+async def test_a_request_that_the_dead_spawner_never_read_is_repeated(box: Box, spawner: Spawner) -> None:
+    spawner.stop()  # without spare monitors
+    spawner.start()
+    pidfd = os.pidfd_open(spawner.pid)
+    os.kill(spawner.pid, signal.SIGSTOP)
+    watcher = Watcher()
+    launching = asyncio.create_task(box.client.launch(box.request("sh", "-c", "echo here"), [watcher]))
+    await asyncio.sleep(0)
+    assert watcher.stream is not None, "the request is sent in the first step"
+    os.kill(spawner.pid, signal.SIGKILL)
+    await _ended(pidfd)
+    os.close(pidfd)
+    process = await launching
+    assert frames(await watcher.everything()) == {1: b"here\n"}
+    assert (await process.wait()).exit_code == 0
+    await process.released()
+
+
+async def test_a_monitor_serves_again_and_keeps_nothing(box: Box, spawner: Spawner) -> None:
+    """Of the processes before: no descriptor, no namespace; also after an exec, a terminal, an early end."""
+    spawner.stop()
+    spawner.start()
+    await box.run("true")
+    (monitor,) = _spare_monitors(spawner)
+    clean = _holdings(monitor)
+    for words, tty in (
+        (("sh", "-c", "echo x; sleep 0 & exit 3"), False),
+        (("true",), True),
+        (("true",), False),
+    ):
+        watcher = Watcher(stdin=True)
+        process = await box.client.launch(box.request(*words, tty=tty, stdin=True), [watcher])
+        await watcher.everything()
+        await process.wait()
+        await process.released()
+        assert _spare_monitors(spawner) == [monitor]
+        assert _holdings(monitor) == clean
+    container = await box.client.launch(box.request("sleep", "100"))
+    request = ExecRequest(
+        id="e" + box.id,
+        run_dir=str(box.root / "exec"),
+        container_pid=container.pid,
+        process=Process(args=["true"], env=["PATH=/bin"]),
+        cgroups_path=box.group,
+    )
+    for _ in range(3):
+        execution = await box.client.exec(request)
+        assert (await execution.wait()).exit_code == 0
+        await execution.released()
+        (other,) = _spare_monitors(spawner)
+        assert _holdings(other) == clean, "it is back in its own pid namespace"
+    container.kill(signal.SIGKILL)
+    await container.wait()
+    await container.released()
+    assert sorted(_spare_monitors(spawner)) == sorted({monitor, other})
+
+
+async def test_a_killed_spare_monitor_costs_nothing(box: Box, spawner: Spawner) -> None:
+    await box.run("true")
+    spare = _spare_monitors(spawner)
+    assert 0 < len(spare) <= MOST_SPARE
+    for monitor in spare:
+        pidfd = os.pidfd_open(monitor)
+        os.kill(monitor, signal.SIGKILL)
+        await _ended(pidfd)
+        os.close(pidfd)
+    heard, status = await box.run("sh", "-c", "echo again")
+    assert (frames(heard), status.exit_code) == ({1: b"again\n"}, 0)
+
+
+async def test_words_that_come_too_late_are_not_for_the_next_process(box: Box, spawner: Spawner) -> None:
+    """A resize or an attach may be on its way when the process ends."""
+    spawner.stop()
+    spawner.start()
+    process = await box.client.launch(box.request("true"))
+    await process.wait()
+    await process.released()
+    (control,) = spawner._spare
+    ours, theirs = socket.socketpair()
+    socket.send_fds(control, [marshal.dumps(("attach", True, True, True))], [theirs.fileno()])
+    theirs.close()
+    heard, _ = await box.run("sh", "-c", "echo next")
+    assert frames(heard) == {1: b"next\n"}
+    assert ours.recv(10) == b"", "it was closed unused"
+    ours.close()
+
+
+def _spare_monitors(spawner: Spawner) -> list[int]:
+    children = Path(f"/proc/{spawner.pid}/task/{spawner.pid}/children").read_text().split()
+    return [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == "sampan-spare\n"]
+
+
+def _holdings(pid: int) -> tuple[list[str], list[str], str]:
+    """Kinds of its descriptors, its namespaces and those of its children, its children."""
+    fds = [re.sub(r"\d+", "N", os.readlink(path)) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    namespaces = [os.readlink(path) for path in sorted(Path(f"/proc/{pid}/ns").iterdir())]
+    return sorted(fds), namespaces, Path(f"/proc/{pid}/task/{pid}/children").read_text()
 
 
 async def test_a_link_in_the_image_cannot_redirect_a_mount(box: Box) -> None:

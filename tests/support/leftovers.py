@@ -80,7 +80,10 @@ def _groups(daemon: Daemon) -> set[str]:
 
 
 def _processes(daemon: Daemon) -> dict[int, str]:
-    """Those in our mount namespace but this one and its other children, and those in the daemon's groups."""
+    """Those in our mount namespace but this one and its other children, and those in the daemon's groups.
+
+    Not the few monitors that the daemon keeps for its next processes: they end with it.
+    """
     own = os.readlink("/proc/self/ns/mnt")
     grouped = set()
     for folder in _group_dirs(daemon):
@@ -94,6 +97,8 @@ def _processes(daemon: Daemon) -> dict[int, str]:
             continue
         try:
             if int(name) in grouped or os.readlink(f"/proc/{name}/ns/mnt") == own:
+                if Path(f"/proc/{name}/comm").read_text() == "sampan-spare\n" and int(name) not in grouped:
+                    continue
                 words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
                 found[int(name)] = b" ".join(words[:4]).decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError, PermissionError):

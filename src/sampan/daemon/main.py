@@ -21,7 +21,7 @@ from .options import SettingError
 from .settings import Settings, help_text, load
 
 if TYPE_CHECKING:
-    from sampan.runtime.client import Spawner
+    from sampan.runtime.monitors import Spawner
 
 API_VERSION = "1.51"
 
@@ -64,7 +64,7 @@ def run(settings: Settings) -> int:
 
 
 def _run_with_pidfile(settings: Settings) -> int:
-    from sampan.runtime.client import Spawner
+    from sampan.runtime.monitors import Spawner
 
     from .logs import set_up
 

@@ -22,7 +22,7 @@ from .sockets import Listeners
 from .wiring import Platform, build
 
 if TYPE_CHECKING:
-    from sampan.runtime.client import Spawner
+    from sampan.runtime.monitors import Spawner
 
 log = logging.getLogger(__name__)
 FORCED = 130

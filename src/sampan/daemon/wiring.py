@@ -67,8 +67,9 @@ from sampan.model.container import LogConfig, Ulimit
 from sampan.net.settings import DEFAULT_BRIDGE, NetworkSettings
 from sampan.net.stack import NetworkStack
 from sampan.runtime.cgroups import cgroups_of
-from sampan.runtime.client import RuntimeClient, Spawner
+from sampan.runtime.client import RuntimeClient
 from sampan.runtime.explanation import describe
+from sampan.runtime.monitors import Spawner
 from sampan.store.containers import ContainerTable
 from sampan.store.db import Database
 from sampan.store.networks import NetworkTable

@@ -8,7 +8,8 @@ Towards the daemon it speaks messages of ``marshal`` (same interpreter at both e
 socket: the one it was born with, and any that connects to ``<run_dir>/monitor.sock`` later.
 
 to the daemon    ``("started", pid, started_ns)``, ``("failed", message, exit_code)``,
-                 ``("exited", exit_code, finished_ns, oom_killed)``
+                 ``("exited", exit_code, finished_ns, oom_killed)``, ``("released", spare)`` when the control
+                 groups are removed: the monitor ends now, or is spare and waits for another request
 from the daemon  ``("attach", stdin, stdout, stderr)`` with one stream socket, ``("resize", height, width)``,
                  ``("reopen",)``
 """
@@ -44,7 +45,16 @@ _HEADER = struct.Struct(">BxxxL")
 _DRAIN_S = 5.0
 """How long the last output may take to reach slow clients after the end of the process."""
 _MOST_FDS = 4
+_NOTHING = memoryview(b"")
+MOST_REQUEST_FDS = 253
+"""SCM_MAX_FD of the kernel."""
+LARGEST_REQUEST = 1 << 18
+MOST_LIVES = 256
+"""How many processes a monitor serves: what its heap loses to fragments ends with it."""
 
+IN_MESSAGE, IN_FILE = b"P", b"F"
+"""The first byte of a request: the program follows, or is in a file, the last of the descriptors. No other
+message starts like that (marshal's tuples do not), so what came too late for the last process is told."""
 REQUEST_HEADER = struct.Struct("=QBII")
 """Flags of clone3, bits, and the sizes of the marshalled ``before`` and ``after``; the operations follow."""
 TTY, OPEN_STDIN, STDIN_ONCE = 1, 2, 4
@@ -56,6 +66,7 @@ class Monitor:
 
     __slots__ = (
         "clients",
+        "control_fd",
         "control_fds",
         "input",
         "input_ends",
@@ -76,6 +87,7 @@ class Monitor:
         self.request = request
         self.tty = bool(request.bits & TTY)
         self.stdin_once = bool(request.bits & STDIN_ONCE)
+        self.control_fd = control_fd
         self.control_fds = [control_fd]
         self.listener_fd = listener_fd
         self.clients: list[Client] = []
@@ -101,7 +113,8 @@ class Monitor:
             cgroup_fd = _prepare(before) if before else -1
             self.pid, self.pidfd = proc.clone3(request.clone_flags, cgroup_fd)
             if self.pid == 0:
-                sandbox.become(child_sync_fd, child_ends, request.operations())
+                sandbox.become(child_sync_fd, child_ends, request.operations)
+            request.operations = _NOTHING
             for fd in {cgroup_fd, child_sync_fd, *child_ends} - {-1}:
                 os.close(fd)
             if before and before["id_maps"]:
@@ -365,8 +378,9 @@ class Monitor:
 
     # --- death --------------------------------------------------------------------------------------------
 
-    def finish(self, code: int) -> None:
-        """Everything after the end: last output, exit status on disk, daemon told, groups removed."""
+    def finish(self, code: int) -> bool:
+        """Everything after the end: last output, exit status on disk, daemon told, groups removed. Whether
+        the monitor is free for another process."""
         finished_ns = time.time_ns()
         for fd in list(self.outputs):
             self._drain(fd)
@@ -377,10 +391,30 @@ class Monitor:
         _save_exit(after["run_dir"], code, finished_ns, oom_killed)
         self._flush_clients()
         self.tell(("exited", code, finished_ns, oom_killed))
-        for client in self.clients:
-            os.close(client.fd)
         self._remove_socket(after["run_dir"])
         cgroup.remove(after["cgroup_dirs"], kill=True)
+        spare = self._let_go()
+        if spare:
+            proc.set_name("sampan-spare")
+        self.tell(("released", spare))
+        return spare
+
+    def _let_go(self) -> bool:
+        """Close what belongs to this process, come back from its pid namespace. Whether another process can
+        have this monitor: the daemon of its birth listens, and it is in the namespaces of its birth."""
+        ends = {self.pidfd, self.input_fd, self.master_fd, *self.outputs}
+        ends.update(client.fd for client in self.clients)
+        ends.update(self.control_fds)
+        for fd in ends - {-1, self.control_fd}:
+            os.close(fd)
+        if self.control_fd not in self.control_fds:
+            return False
+        self.control_fds = [self.control_fd]
+        before = self.request.before()
+        if before and before["parent_namespaces"]:
+            # allowed to whoever lives there still (pid_namespaces(7))
+            sandbox.enter_namespace("/proc/self/ns/pid", proc.CLONE_NEWPID)
+        return not (before and before["time_offsets"])
 
     def _drain(self, fd: int) -> None:
         """What is in the pipe now. Whoever still holds its other end is not waited for."""
@@ -412,15 +446,16 @@ class Request:
     """What the daemon asks for. Only the header is decoded at once; the rest waits, as bytes, until it is
     needed (``after`` by most processes at their end), because decoding costs memory for a whole life."""
 
-    __slots__ = ("_after", "_before", "_operations", "bits", "clone_flags")
+    __slots__ = ("_after", "_before", "bits", "clone_flags", "operations")
 
-    def __init__(self, message: bytes | bytearray | memoryview) -> None:
+    def __init__(self, message: bytes | memoryview) -> None:
         self.clone_flags, self.bits, before_size, after_size = REQUEST_HEADER.unpack_from(message)
         start = REQUEST_HEADER.size
         self._before = bytes(message[start : start + before_size])
         start += before_size
         self._after = bytes(message[start : start + after_size])
-        self._operations = memoryview(message)[start + after_size :]
+        self.operations = memoryview(message)[start + after_size :]
+        """For the new process, which decodes them itself; valid until the spawner's next request."""
 
     def before(self) -> Program:
         """What is to be done before and just after the clone; empty for most."""
@@ -431,10 +466,6 @@ class Request:
         """run_dir, log, clients, oom_path, cgroup_dirs."""
         decoded: Program = marshal.loads(self._after)  # noqa: S302 - from our own daemon
         return decoded
-
-    def operations(self) -> memoryview:
-        """For the new process, which decodes them itself. Valid until the spawner's next request."""
-        return self._operations
 
 
 class Client:
@@ -500,12 +531,12 @@ def _save_exit(run_dir: str, code: int, finished_ns: int, oom_killed: bool) -> N
         return
 
 
-def _receive(fd: int) -> tuple[bytes, list[int]]:
+def _receive(fd: int, size: int = _CHUNK, fd_count: int = _MOST_FDS) -> tuple[bytes, list[int]]:
     """One message of a SOCK_SEQPACKET socket with its descriptors."""
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
     try:
         data, ancillary, _, _ = connection.recvmsg(
-            _CHUNK, _socket.CMSG_SPACE(4 * _MOST_FDS), _socket.MSG_CMSG_CLOEXEC
+            size, _socket.CMSG_SPACE(4 * fd_count), _socket.MSG_CMSG_CLOEXEC
         )
     finally:
         connection.detach()
@@ -560,20 +591,56 @@ def rehearse() -> None:
         os.close(pidfd)
 
 
+def decode(message: memoryview, fds: list[int]) -> Request:
+    """The request of a message; takes the file from ``fds`` when it is in one."""
+    if message[:1] != IN_FILE:
+        return Request(message[1:])
+    fd = fds.pop()
+    data = os.pread(fd, os.fstat(fd).st_size, 0)
+    os.close(fd)
+    return Request(data)
+
+
+def _next_request(control_fd: int) -> tuple[Request, list[int]] | None:
+    """Wait for the daemon's next wish; None when the daemon has gone."""
+    while True:
+        try:
+            data, fds = _receive(control_fd, LARGEST_REQUEST, MOST_REQUEST_FDS)
+        except OSError:
+            return None
+        if not data:
+            return None
+        if data[:1] in (IN_MESSAGE, IN_FILE):
+            proc.set_name("sampan-monitor")
+            return decode(memoryview(data), fds), fds
+        for fd in fds:  # meant for the process that has ended
+            os.close(fd)
+
+
 def main(request: Request, fds: list[int]) -> None:
     """The whole life of a monitor, in a process just forked from the spawner. Never returns.
 
-    ``fds``: control socket, listening socket, both ends of the sync socket, then the clients' streams.
+    ``fds``: control socket, listening socket, both ends of the sync socket, then the clients' streams. Later
+    requests come without the first.
     """
     status = 1
     try:
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         os.setsid()
-        control_fd, listener_fd, sync_fd, child_sync_fd, *client_fds = fds
-        monitor = Monitor(request, control_fd, listener_fd)
-        if monitor.start(sync_fd, child_sync_fd):
+        control_fd = fds.pop(0)
+        lives = MOST_LIVES
+        while True:
+            listener_fd, sync_fd, child_sync_fd, *client_fds = fds
+            monitor = Monitor(request, control_fd, listener_fd)
+            if not monitor.start(sync_fd, child_sync_fd):
+                return
             monitor.announce(client_fds)
-            monitor.finish(monitor.run())
+            spare = monitor.finish(monitor.run())
             status = 0
+            lives -= 1
+            following = _next_request(control_fd) if lives and spare else None
+            if following is None:
+                return
+            request, fds = following
     finally:
         os._exit(status)

@@ -4,8 +4,7 @@ Forking the daemon would copy the page tables of a big process (8-16 ms measured
 0.7 ms. It is started with ``python -I -S``, imports the standard library alone, freezes its heap so that
 children share it, and then only receives programs and forks. It ends with its daemon; monitors do not.
 
-A request is one SOCK_SEQPACKET message, the marshalled program, with descriptors (see monitor.main). One
-byte alone says that the program is in a file, the last of the descriptors.
+A request is one SOCK_SEQPACKET message with descriptors (see monitor.decode and monitor.main).
 """
 
 from __future__ import annotations
@@ -20,16 +19,11 @@ import sys
 from sampan.kernel import process as proc
 from sampan.runtime import monitor
 
-LARGEST_MESSAGE = 1 << 19
-"""What is larger (a container with half a megabyte of variables) comes in a memory file."""
-_MOST_FDS = 253
-"""SCM_MAX_FD of the kernel."""
-
 
 def serve(requests: _socket.socket) -> None:
     """Fork a monitor for every request until the daemon closes its end."""
-    space = _socket.CMSG_SPACE(4 * _MOST_FDS)
-    buffer = bytearray(LARGEST_MESSAGE)
+    space = _socket.CMSG_SPACE(4 * monitor.MOST_REQUEST_FDS)
+    buffer = bytearray(monitor.LARGEST_REQUEST)
     while True:
         size, ancillary, _, _ = requests.recvmsg_into([buffer], space, _socket.MSG_CMSG_CLOEXEC)
         if not size:
@@ -40,17 +34,9 @@ def serve(requests: _socket.socket) -> None:
         pid, pidfd = proc.clone3(0)
         if pid == 0:
             requests.close()
-            message = memoryview(buffer)[:size] if size > 1 else _take_file(fds.pop())
-            monitor.main(monitor.Request(message), fds)
+            monitor.main(monitor.decode(memoryview(buffer)[:size], fds), fds)
         for fd in (pidfd, *fds):
             os.close(fd)
-
-
-def _take_file(fd: int) -> memoryview:
-    """Everything in a memory file, which is closed."""
-    data = os.pread(fd, os.fstat(fd).st_size, 0)
-    os.close(fd)
-    return memoryview(data)
 
 
 def main(fd: int) -> None:

@@ -51,3 +51,8 @@ class SocketStream:
     def close(self) -> None:
         """Detach."""
         self._socket.close()
+
+
+def stream_pair() -> tuple[socket.socket, socket.socket]:
+    """For an attached client: the engine's end and the monitor's."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
