@@ -1,4 +1,7 @@
-"""Images go to other programs and come back the same: skopeo, and Debian's registry."""
+"""Images go to other programs and come back the same: skopeo and Debian's registry, beside ours.
+
+More programs, by hand: docs/interoperability.md.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import pytest
 from tests.support.docker import Client
 from tests.support.images import BUSYBOX
 from tests.support.peers import DockerRegistry, Skopeo
+from tests.support.registry_server import RegistryServer
 
 pytestmark = pytest.mark.peer
 
@@ -20,9 +24,11 @@ def skopeo() -> Skopeo:
     return Skopeo()
 
 
-@pytest.fixture(scope="module")
-def registry(_isolated: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with DockerRegistry(tmp_path_factory.mktemp("registry")) as serving:
+@pytest.fixture(scope="module", params=[RegistryServer, DockerRegistry], ids=["ours", "docker-registry"])
+def registry(
+    _isolated: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    with request.param(tmp_path_factory.mktemp("registry")) as serving:
         yield serving.host
 
 
@@ -165,3 +171,23 @@ def test_skopeo_understands_what_the_daemon_pushed(
     assert len(inspected["Layers"]) == 2
     [digest] = json.loads(docker.line("inspect", "--format", "{{json .RepoDigests}}", remote))
     assert digest == f"{registry}/{name}@{inspected['Digest']}"
+
+
+def test_skopeo_copies_between_registries(
+    docker: Client,
+    skopeo: Skopeo,
+    registry: str,
+    image: str,
+    name: str,
+    tmp_path: Path,
+    forget: Callable[[str], str],
+) -> None:
+    remote = forget(f"{registry}/{name}:1")
+    docker("tag", image, remote)
+    docker("push", remote)
+    with DockerRegistry(tmp_path) as other:
+        skopeo.copy(f"docker://{remote}", f"docker://{other.host}/there:1", "--all")
+        skopeo.copy(f"docker://{other.host}/there:1", f"docker://{registry}/{name}/back:1", "--all")
+    assert skopeo.manifest(f"docker://{registry}/{name}/back:1") == skopeo.manifest(f"docker://{remote}")
+    tags = json.loads(skopeo("list-tags", "--tls-verify=false", f"docker://{registry}/{name}/back").out)
+    assert tags["Tags"] == ["1"]
