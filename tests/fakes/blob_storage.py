@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from sampan.base.clock import now_ns
 from sampan.model.registry import BlobInfo, UploadInfo
@@ -16,7 +16,8 @@ def digest_of(data: bytes, algorithm: str = "sha256") -> str:
 
 
 class FakeBlobStorage:
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], int] = now_ns) -> None:
+        self.now_ns = clock
         self.blobs: dict[str, bytes] = {}
         self.set_aside_blobs: dict[str, bytes] = {}
         self.stored_ns: dict[str, int] = {}
@@ -46,7 +47,7 @@ class FakeBlobStorage:
 
     async def start_upload(self, upload_id: str, algorithm: str = "sha256") -> None:
         self.parts[upload_id] = bytearray()
-        self.touched_ns[upload_id] = now_ns()
+        self.touched_ns[upload_id] = self.now_ns()
 
     async def append(self, upload_id: str, offset: int, chunks: AsyncIterator[bytes]) -> int:
         part = self._part(upload_id)
@@ -54,7 +55,7 @@ class FakeBlobStorage:
             raise RangeInvalid(f"upload {upload_id} has {len(part)} bytes", len(part))
         async for chunk in chunks:
             part += chunk
-            self.touched_ns[upload_id] = now_ns()
+            self.touched_ns[upload_id] = self.now_ns()
         return len(part)
 
     async def upload_size(self, upload_id: str) -> int | None:
@@ -75,7 +76,7 @@ class FakeBlobStorage:
         if digest_of(data, digest.partition(":")[0]) != digest:
             raise DigestInvalid(f"the content is not {digest}")
         self.blobs[digest] = data
-        self.stored_ns[digest] = now_ns()
+        self.stored_ns[digest] = self.now_ns()
 
     async def delete(self, digest: str) -> int:
         await asyncio.sleep(0)

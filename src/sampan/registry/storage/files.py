@@ -1,4 +1,5 @@
-"""Blobs as files in an OCI layout: ``<root>/blobs/<algorithm>/<hex>``; uploads in ``<root>/uploads/<id>``.
+"""Blobs as files in an OCI layout: ``<root>/blobs/<algorithm>/<hex>``; uploads in ``<root>/uploads/<id>``;
+damaged blobs in ``<root>/quarantine``.
 
 A blob appears under its name by one rename, after its bytes are verified and synced. What was received is
 hashed as it arrives; after a restart the file is read once more, so nothing needs to be written beside it.
@@ -68,6 +69,7 @@ class _Folders:
         os.makedirs(root, mode=0o700, exist_ok=True)
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.uploads = self._make("uploads")
+        self.quarantine = self._make("quarantine")
         os.close(self._make("blobs"))
         self.blobs = {name: self._make(f"blobs/{name}") for name in ALGORITHMS}
         self._threads = ThreadPoolExecutor(THREADS, "registry-files")
@@ -106,7 +108,7 @@ class _Folders:
 
     def close(self) -> None:
         self._threads.shutdown()
-        for fd in (*self.blobs.values(), self.uploads, self._root):
+        for fd in (*self.blobs.values(), self.quarantine, self.uploads, self._root):
             os.close(fd)
 
 
@@ -153,6 +155,9 @@ class FileBlobStorage:
     def local_path(self, digest: str) -> str | None:
         return f"{self.root}/blobs/{algorithm_of(digest)}/{_hex(digest)}"
 
+    async def redirect(self, digest: str) -> str | None:
+        return None
+
     async def put(self, digest: str, data: bytes) -> None:
         if digest_of(data, algorithm_of(digest)) != digest:
             raise DigestInvalid(f"content does not have the digest {digest}")
@@ -178,6 +183,12 @@ class FileBlobStorage:
         # freeing a large file's blocks takes a while
         await self._folders.in_thread(_unlink, _hex(digest), self._folders.of(digest))
         return info.size_bytes
+
+    async def set_aside(self, digest: str) -> None:
+        """To ``<root>/quarantine/<algorithm>-<hex>``, in place of an earlier one."""
+        source, target = self._folders.of(digest), self._folders.quarantine
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(_hex(digest), digest.replace(":", "-"), src_dir_fd=source, dst_dir_fd=target)
 
     async def digests(self) -> AsyncIterator[BlobInfo]:
         for algorithm, folder in self._folders.blobs.items():

@@ -1,0 +1,1 @@
+"""What a registry does for itself while it serves: collecting garbage, re-reading blobs, snapshots."""
