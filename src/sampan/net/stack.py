@@ -30,7 +30,8 @@ from .networks import PREDEFINED as PREDEFINED
 from .networks import ContainerNetworks
 from .plain import PlainDriver
 from .ports import PortReservations
-from .resolver.client import Resolver, ResolverFailed
+from .resolver.client import Resolver
+from .resolver.process import ResolverFailed
 from .settings import DEFAULT_BRIDGE, NetworkSettings
 
 

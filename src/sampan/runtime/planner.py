@@ -85,9 +85,7 @@ def plan_launch(request: LaunchRequest, host: Host) -> Program:
         operations.append(["enter-cgroup", group.enter])
     if request.links and not id_maps:
         flags &= ~proc.CLONE_NEWNET
-        operations.append(["links", [_link(link) for link in request.links]])
-        if request.resolver:
-            operations.append(["resolver", request.resolver, request.id])
+        operations += _link_operations(request)
     if flags & proc.CLONE_NEWCGROUP:
         # only now, so that the group just entered is the root of the new view
         flags &= ~proc.CLONE_NEWCGROUP
@@ -202,6 +200,13 @@ def _time_offsets(linux: Linux) -> str:
     return "".join(
         f"{clock} {value.get('secs', 0)} {value.get('nanosecs', 0)}\n" for clock, value in offsets.items()
     )
+
+
+def _link_operations(request: LaunchRequest) -> list[Operation]:
+    operations: list[Operation] = [["links", [_link(link) for link in request.links]]]
+    if request.resolver:
+        operations.append(["resolver", request.resolver, request.id])
+    return operations
 
 
 def _network_operations(request: LaunchRequest, own_namespace: bool) -> list[Operation]:

@@ -218,7 +218,7 @@ _CHANGES: dict[str, Callable[[Directory, Message], object]] = {
 
 
 def main(path: str, version: str, ready_fd: int) -> None:
-    """Listen at ``path``, where nothing is, until told to stop; one byte on ``ready_fd`` says that it does."""
+    """Listen at ``path``, where nothing is, until told to stop; a byte on ``ready_fd`` says that it does."""
     listening = socket.socket(
         socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     )
