@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import parse_qs
 
 from aiohttp import web
 from tests.support.images import tar_of
@@ -40,6 +41,16 @@ class Faults:
     stall_after_bytes: int = 0
     """Each answer with a blob stands still after so many bytes, until :attr:`Registry.released` is set."""
     no_ranges: bool = False
+    drip: tuple[int, float] = (0, 0.0)
+    """Answers with blobs come in pieces of so many bytes, with so many seconds between them."""
+    cut_uploads_after_bytes: int = 0
+    """Each request that sends a piece of a blob breaks off after so many bytes, which are kept."""
+    lose_verdicts: int = 0
+    """So many uploads are completed, and the connection closed without an answer."""
+    forget_uploads: bool = False
+    """An upload whose connection was cut is not known any more."""
+    redirects: dict[str, str] = field(default_factory=dict)
+    """Where requests for a path are sent instead."""
     flip_blobs: bool = False
     """Blobs come with one bit changed."""
     failures: list[tuple[int, dict[str, str]]] = field(default_factory=list)
@@ -67,12 +78,18 @@ class Registry:
         """Of the requests."""
         self.blob_bytes = 0
         """Bytes of blobs that were sent."""
+        self.upload_bytes = 0
+        """Bytes of blobs that were received."""
         self.most_at_once = 0
         """Answers with blobs that were on their way together."""
         self._open = 0
         self.faults = Faults()
         self.stalled = threading.Event()
         self.released = threading.Event()
+        self.offers_refresh_tokens = False
+        self.refresh_tokens: list[str] = []
+        self.forms: list[dict[str, str]] = []
+        """What was posted for tokens."""
         self._users = users or {}
         self._tokens: dict[str, str] | None = {} if tokens else None
         self._certificate = certificate
@@ -207,8 +224,10 @@ class Registry:
         if self.faults.failures:
             status, headers = self.faults.failures.pop(0)
             return web.Response(status=status, headers=headers)
+        if request.path in self.faults.redirects:
+            return web.Response(status=307, headers={"Location": self.faults.redirects[request.path]})
         if request.path == "/token":
-            return self._token(request)
+            return await self._token(request)
         refusal = self._refusal(request)
         if refusal is not None:
             return refusal
@@ -250,13 +269,26 @@ class Registry:
         user, _, password = base64.b64decode(header[6:]).decode().partition(":")
         return self._users.get(user) == password
 
-    def _token(self, request: web.BaseRequest) -> web.Response:
+    async def _token(self, request: web.BaseRequest) -> web.Response:
+        """By name and password, or (OAuth2) by a refresh token that an earlier answer had."""
         assert self._tokens is not None
-        if not self._knows(request.headers.get("Authorization", "")):
+        scope = request.query.get("scope", "")
+        if request.method == "POST":
+            form = parse_qs((await _body(request)).decode())
+            self.forms.append({key: values[0] for key, values in form.items()})
+            known = form["refresh_token"][0] in self.refresh_tokens
+            scope = form.get("scope", [""])[0]
+        else:
+            known = self._knows(request.headers.get("Authorization", ""))
+        if not known:
             return _error(401, "UNAUTHORIZED", "incorrect username or password")
         token = uuid.uuid4().hex
-        self._tokens[token] = request.query.get("scope", "")
-        return web.json_response({"token": token, "expires_in": 300})
+        self._tokens[token] = scope
+        answer: dict[str, object] = {"access_token" if self.forms else "token": token, "expires_in": 300}
+        if self.offers_refresh_tokens and request.query.get("offline_token") == "true":
+            self.refresh_tokens.append(uuid.uuid4().hex)
+            answer["refresh_token"] = self.refresh_tokens[-1]
+        return web.json_response(answer)
 
     def _tags(self, request: web.BaseRequest, name: str) -> web.Response:
         if name not in self.manifests:
@@ -312,10 +344,13 @@ class Registry:
 
     async def _send(self, request: web.BaseRequest, response: web.StreamResponse, body: bytes) -> None:
         faults, sent = self.faults, 0
+        step, pause_s = faults.drip
         limit = faults.cut_after_bytes or faults.stall_after_bytes or len(body)
         while sent < min(limit, len(body)):
-            piece = body[sent : min(sent + _PIECE, limit)]
+            piece = body[sent : min(sent + (step or _PIECE), limit)]
             await response.write(piece)
+            if pause_s:
+                await asyncio.sleep(pause_s)
             sent += len(piece)
             self.blob_bytes += len(piece)
         if sent == len(body):
@@ -337,11 +372,19 @@ class Registry:
             return self._accepted(name, session)
         if session not in self.uploads:
             return _error(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
+        if request.method == "DELETE":
+            del self.uploads[session]
+            return web.Response(status=204)
+        if request.method == "GET":
+            return self._accepted(name, session, status=204)
         content = self.uploads[session]
         ranged = request.headers.get("Content-Range", "")
         if request.method == "PATCH" and ranged and int(ranged.partition("-")[0]) != len(content):
             return web.Response(status=416)
-        content += await _body(request)
+        if not await self._receive(request, content):
+            if self.faults.forget_uploads:
+                del self.uploads[session]
+            return web.Response(status=500)
         if request.method == "PATCH":
             return self._accepted(name, session)
         digest = request.query["digest"]
@@ -349,13 +392,34 @@ class Registry:
         if digest_of(data) != digest:
             return _error(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
         self.add_blob(name, data)
+        if self.faults.lose_verdicts:
+            self.faults.lose_verdicts -= 1
+            _hang_up(request)
         return web.Response(status=201, headers={"Location": f"/v2/{name}/blobs/{digest}"})
 
-    def _accepted(self, name: str, session: str) -> web.Response:
+    async def _receive(self, request: web.BaseRequest, content: bytearray) -> bool:
+        """Whether all of it came, rather than the connection being cut as the faults say."""
+        limit, count = self.faults.cut_uploads_after_bytes, 0
+        while chunk := await request.content.readany():
+            piece = chunk[: limit - count] if limit else chunk
+            content += piece
+            count += len(piece)
+            self.upload_bytes += len(piece)
+            if limit and count >= limit:
+                _hang_up(request)
+                return False
+        return True
+
+    def _accepted(self, name: str, session: str, status: int = 202) -> web.Response:
         # with a query of its own, as registries with a state in the URL have
         location = f"/v2/{name}/blobs/uploads/{session}?state=x"
         headers = {"Location": location, "Range": f"0-{max(len(self.uploads[session]) - 1, 0)}"}
-        return web.Response(status=202, headers=headers)
+        return web.Response(status=status, headers=headers)
+
+
+def _hang_up(request: web.BaseRequest) -> None:
+    if request.transport is not None:
+        request.transport.abort()
 
 
 async def _body(request: web.BaseRequest) -> bytes:

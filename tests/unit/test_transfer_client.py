@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -171,34 +170,6 @@ async def test_mirrors_come_first_and_never_see_credentials(server: Registry) ->
         [only] = await registries.repositories(origin.host, "a/b", ADA, mirrors=False)
         assert not only.registry.endpoint.mirror
         await registries.close()
-
-
-# uploads
-
-
-@pytest.mark.parametrize("chunk_bytes", [0, 1000])
-async def test_upload(registries: Registries, server: Registry, chunk_bytes: int) -> None:
-    data = os.urandom(2500)
-    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-    async def read(offset: int, length: int) -> AsyncIterator[bytes]:
-        yield data[offset : offset + length]
-
-    target = await repository(registries, server)
-    assert not await target.has_blob(digest)
-    location = await target.start_upload()
-    await target.upload(location, digest, len(data), read, chunk_bytes)
-    assert await target.has_blob(digest)
-    assert server.blobs[digest] == data
-    assert server.count("PATCH", "/uploads/") == (3 if chunk_bytes else 0)
-
-
-async def test_mount(registries: Registries, server: Registry) -> None:
-    digest = str(server.add_blob("other", b"shared")["digest"])
-    target = await repository(registries, server)
-    assert await target.start_upload(digest, "nowhere") != ""
-    assert await target.start_upload(digest, "other") == ""
-    assert await target.has_blob(digest)
 
 
 # downloads

@@ -80,13 +80,14 @@ class Service:
     def _reload(self) -> None:
         """SIGHUP: the reloadable settings again from the file."""
         try:
-            self._settings, changed = reloaded(self._settings)
+            settings, changed = reloaded(self._settings)
+            if self._platform is not None:
+                self._platform.reload(settings)
         except SettingError as error:
             log.error("cannot reload the configuration: %s", error)
             return
-        logs.set_level(self._settings.log_level, debug=self._settings.debug)
-        if self._platform is not None:
-            self._platform.reload(self._settings)
+        self._settings = settings
+        logs.set_level(settings.log_level, debug=settings.debug)
         log.info("Reloaded configuration from %s: %s", self._settings.config_file or "-", ", ".join(changed))
 
     async def _shut_down(self, listeners: Listeners, server: Server, platform: Platform) -> None:

@@ -43,6 +43,8 @@ from sampan.engine.files.volumes import Volumes
 from sampan.engine.host.stats import Stats
 from sampan.engine.host.system import System
 from sampan.engine.host.system_views import SystemSettings
+from sampan.engine.image.blob_sources import BlobSources
+from sampan.engine.image.blob_upload import BlobUpload
 from sampan.engine.image.commit import Commits
 from sampan.engine.image.images import Images
 from sampan.engine.image.pull import Puller
@@ -70,6 +72,7 @@ from sampan.runtime.cgroups import cgroups_of
 from sampan.runtime.client import RuntimeClient
 from sampan.runtime.explanation import describe
 from sampan.runtime.monitors import Spawner
+from sampan.store.blob_sources import BlobSourceTable
 from sampan.store.containers import ContainerTable
 from sampan.store.db import Database
 from sampan.store.networks import NetworkTable
@@ -152,16 +155,20 @@ class Platform:
         settings, images = self.settings, self.images
         attempts = settings.max_download_attempts
         self.registries = Registries(registry_settings(settings), attempts)
+        sources = BlobSources(BlobSourceTable(self.db))
         puller = Puller(
-            images.catalog, images.transfer, self.registries, self.downloads, self.events, self.workers
-        )
-        pusher = Pusher(
             images.catalog,
+            images.transfer,
             self.registries,
+            self.downloads,
             self.events,
-            limit=settings.max_concurrent_uploads,
-            attempts=attempts,
+            self.workers,
+            sources,
         )
+        self.uploads = BlobUpload(
+            self.image_store, sources, self.workers, limit=settings.max_concurrent_uploads, attempts=attempts
+        )
+        pusher = Pusher(images.catalog, self.registries, self.events, self.uploads)
         self.transfers = Transfers(puller, pusher, self.registries)
 
     def _build_network(self) -> None:
@@ -313,7 +320,11 @@ class Platform:
         self.db.close()
 
     def reload(self, settings: Settings) -> None:
-        """SIGHUP: take over what may change while running."""
+        """SIGHUP: take over what may change while running. Raises SettingError, and changes nothing then."""
+        self.registries.reload(registry_settings(settings), settings.max_download_attempts)
+        self.downloads.slots.resize(settings.max_concurrent_downloads)
+        self.downloads.attempts = self.uploads.attempts = settings.max_download_attempts
+        self.uploads.slots.resize(settings.max_concurrent_uploads)
         self.settings = settings
         self.system.reload(system_settings(settings, engine_id(settings.data_root)))
         self.events.publish("daemon", "reload", "", {"name": os.uname().nodename})

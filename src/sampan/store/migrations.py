@@ -12,6 +12,7 @@ ones, and each step commits together with its number. A file written by a newer 
     layer       chain_id, record=LayerRecord
     image       id, record=ImageRecord
     reference   name, kind (tag | digest), image_id -> image
+    blob_source   (digest, domain, path), seen_ns   (repositories that had a blob)
 """
 
 from __future__ import annotations
@@ -43,5 +44,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
                image_id TEXT NOT NULL REFERENCES image(id) ON DELETE CASCADE
            ) WITHOUT ROWID""",
         "CREATE INDEX reference_by_image ON reference (image_id)",
+    ),
+    (
+        """CREATE TABLE blob_source (
+               digest TEXT NOT NULL,
+               domain TEXT NOT NULL,
+               path TEXT NOT NULL,
+               seen_ns INTEGER NOT NULL,
+               PRIMARY KEY (digest, domain, path)
+           ) WITHOUT ROWID""",
     ),
 )

@@ -133,7 +133,7 @@ class Downloads:
         self._executor = executor
         self.slots = Slots(limit)
         """May be resized while downloads go on."""
-        self._attempts = max(attempts, 1)
+        self.attempts = max(attempts, 1)
         self._first_wait_s = first_wait_s
         self._jobs: dict[str, _Job] = {}
         self._held: Counter[str] = Counter()
@@ -290,7 +290,7 @@ class Downloads:
                     raise ContentMismatch(
                         f"blob {digest} has {file.size} bytes, fewer than the {size_bytes} promised"
                     ) from error
-                if (not is_passing(error) and last) or failures >= self._attempts * len(sources):
+                if (not is_passing(error) and last) or failures >= self.attempts * len(sources):
                     raise
                 log.info("blob %s at %d of %d bytes: %s", digest, file.size, size_bytes, error.message)
                 if progress:

@@ -26,6 +26,7 @@ from .registry import Registry
 
 _ACCEPT = ", ".join(ACCEPTED)
 _RANGE = re.compile(r"bytes (\d+)-")
+_UPLOADED = re.compile(r"(?:bytes[= ])?0-(\d{1,18})")
 _PAGE_LIMIT_BYTES = 8 << 20
 _MAX_PAGES = 1000
 _BINARY = "application/octet-stream"
@@ -87,6 +88,17 @@ class Repository:
         if ":" in reference and expected != digest:
             raise ContentMismatch(f"manifest {reference} cannot be verified: use its sha256 digest")
         return Fetched(data=data, digest=digest, media_type=media_type_of(data, declared))
+
+    async def has_manifest(self, digest: str) -> bool:
+        """Whether the repository has it, and so everything that it refers to."""
+        async with self.registry.send(
+            "HEAD",
+            f"/v2/{self.path}/manifests/{digest}",
+            scope=self._push,
+            headers={"Accept": _ACCEPT},
+            wanted=(200, 404, 405),
+        ) as response:
+            return response.status == 200
 
     async def put_manifest(self, reference: str, data: bytes, media_type: str) -> str:
         """Its digest. Raises RegistryRefused."""
@@ -179,53 +191,83 @@ class Repository:
         ) as response:
             return "" if response.status == 201 else _location(response)
 
-    async def upload(
-        self,
-        location: str,
-        digest: str,
-        size_bytes: int,
-        read: Callable[[int, int], AsyncIterator[bytes]],
-        chunk_bytes: int = 0,
-    ) -> None:
-        """Send a blob to where :meth:`start_upload` said. ``read(offset, length)`` gives its bytes.
-
-        One PUT with everything, or with ``chunk_bytes`` a PATCH for each piece before it.
-        """
-        at = 0
-        while chunk_bytes and at < size_bytes:
-            length = min(chunk_bytes, size_bytes - at)
-            start = at
-
-            def piece(start: int = start, length: int = length) -> AsyncIterator[bytes]:
-                return read(start, length)
-
-            headers = {
-                "Content-Type": _BINARY,
-                "Content-Length": str(length),
-                "Content-Range": f"{start}-{start + length - 1}",
-            }
-            async with self.registry.send(
-                "PATCH", location, scope=self._push, headers=headers, body=piece, wanted=(202,), retried=False
-            ) as response:
-                location = _location(response)
-            at += length
-        rest = size_bytes - at
-        headers = {"Content-Type": _BINARY, "Content-Length": str(rest)}
-        separator = "&" if "?" in location else "?"
+    async def put_blob(self, location: str, digest: str, data: bytes) -> None:
+        """A small blob in one request, to where :meth:`start_upload` said."""
         async with self.registry.send(
             "PUT",
-            f"{location}{separator}digest={quote(digest, safe='')}",
+            _with_digest(location, digest),
             scope=self._push,
-            headers=headers,
-            body=(lambda: read(at, rest)) if rest else b"",
+            headers={"Content-Type": _BINARY},
+            body=data,
             wanted=(201, 204),
             retried=False,
         ):
             return
 
+    async def append(
+        self, location: str, offset: int, size_bytes: int | None, body: Callable[[], AsyncIterator[bytes]]
+    ) -> str:
+        """Send what a blob has from ``offset`` on; ``size_bytes`` is of all of it, None while nobody knows.
 
-def _location(response: ClientResponse) -> str:
-    location = response.headers.get("Location", "")
+        Where to go on. Raises RegistryRefused and RegistryUnreachable; :meth:`upload_state` tells what came.
+        """
+        headers = {"Content-Type": _BINARY}
+        if size_bytes is not None:
+            headers["Content-Length"] = str(size_bytes - offset)
+            if offset:
+                # at the start it says nothing, and not every registry reads it
+                headers["Content-Range"] = f"{offset}-{size_bytes - 1}"
+        async with self.registry.send(
+            "PATCH",
+            location,
+            scope=self._push,
+            headers=headers,
+            body=body,
+            wanted=(202, 204),
+            retried=False,
+        ) as response:
+            return _location(response, location)
+
+    async def upload_state(self, location: str) -> tuple[int, str] | None:
+        """How many bytes of an upload have come, and where to go on; None when it has to be begun anew."""
+        async with self.registry.send(
+            "GET", location, scope=self._push, wanted=(204, 202, 200, 404, 405)
+        ) as response:
+            if response.status in (404, 405):
+                return None
+            found = _UPLOADED.fullmatch(response.headers.get("Range", ""))
+            # "0-0" is one byte, but what most registries say of none
+            count = int(found[1]) + 1 if found is not None and found[1] != "0" else 0
+            return (count, _location(response, location)) if count else None
+
+    async def finish_upload(self, location: str, digest: str) -> None:
+        """Everything has come: from here on the blob is in the repository."""
+        async with self.registry.send(
+            "PUT",
+            _with_digest(location, digest),
+            scope=self._push,
+            headers={"Content-Type": _BINARY, "Content-Length": "0"},
+            body=b"",
+            wanted=(201, 204),
+            retried=False,
+        ):
+            return
+
+    async def cancel_upload(self, location: str) -> None:
+        """Tell the registry that the rest will not come. Raises what it answers."""
+        async with self.registry.send(
+            "DELETE", location, scope=self._push, wanted=(204, 202, 200, 404, 405), retried=False
+        ):
+            return
+
+
+def _with_digest(location: str, digest: str) -> str:
+    separator = "&" if "?" in location else "?"
+    return f"{location}{separator}digest={quote(digest, safe='')}"
+
+
+def _location(response: ClientResponse, usual: str = "") -> str:
+    location = response.headers.get("Location", "") or usual
     if not location:
         raise RegistryUnreachable("post", str(response.url), "the registry named no place to upload to")
     return urljoin(str(response.url), location)

@@ -1,149 +1,253 @@
-"""Send blobs to a registry: what is there already is not sent, what a neighbour has is mounted."""
+"""Send a manifest and what it refers to: what is there already is not sent, what a neighbour has is mounted.
+
+Layers that were never packed are packed while they are sent. What they became is remembered, so that the next
+push of them knows without reading a byte whether the registry has everything.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
-from sampan.content.layer_blobs import LayerBlobs
+import msgspec
+
+from sampan.base.slots import Slots
+from sampan.content.blobs import digest_of
+from sampan.content.errors import BlobNotFound
+from sampan.content.images import DOCKER_LAYER, OCI_LAYER, ImageStore, decode_manifest, encode_json
+from sampan.content.packing import CODEC
+from sampan.content.streams import Workers
+from sampan.formats.reference import ImageName
 from sampan.model.image import Descriptor
-from sampan.transfer.errors import RegistryRefused, RegistryUnreachable
+from sampan.store.images import PackedLayer
+from sampan.transfer.errors import MANIFEST_BLOB_UNKNOWN, RegistryRefused
 from sampan.transfer.repository import Repository
-from sampan.transfer.retries import is_passing, pause_s
+from sampan.transfer.uploads import Upload
 
+from .blob_sources import BlobSources
+from .outgoing import OutgoingBlob, PackedBlob, Progress
 from .progress import Meter, Say, status
 
-Sources = Callable[[], dict[str, str]]
-"""Layer digest -> another repository of the same registry that is known to have had it."""
-
-_CHUNK = 1 << 20
 _FIRST_WAIT_S = 1.0
+_PACKED = {OCI_LAYER: f"{OCI_LAYER}+gzip", DOCKER_LAYER: f"{DOCKER_LAYER}.gzip"}
+_decode_document = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class Destination(msgspec.Struct, frozen=True, kw_only=True):
+    """The repository of a push."""
+
+    name: ImageName
+    repository: Repository
+
+
+class OutgoingLayer(msgspec.Struct, frozen=True, kw_only=True):
+    blob: Descriptor
+    """As the manifest that is kept here has it."""
+    diff_id: str
+    chain_id: str
+
+    @property
+    def shown(self) -> str:
+        return self.diff_id.removeprefix("sha256:")[:12]
+
+
+class OutgoingManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """An image to send; the caller holds a lease on all of it."""
+
+    data: bytes
+    media_type: str
+    config: Descriptor
+    layers: Sequence[OutgoingLayer]
+    """Lowest first."""
+    kept: bool = False
+    """The manifest goes as it is, byte for byte, also when its layers are plain: an index refers to it."""
+
+
+class Pushed(msgspec.Struct, frozen=True, kw_only=True):
+    digest: str
+    size_bytes: int
 
 
 class BlobUpload:
-    def __init__(self, blobs: LayerBlobs, *, limit: int, attempts: int) -> None:
-        self._blobs = blobs
-        self._limit = max(limit, 1)
-        self._attempts = max(attempts, 1)
+    """What all pushes share."""
 
-    async def layers(
-        self,
-        say: Say,
-        repository: Repository,
-        layers: Sequence[tuple[Descriptor, str]],
-        sources: Sources,
+    def __init__(
+        self, store: ImageStore, sources: BlobSources, workers: Workers, *, limit: int, attempts: int
     ) -> None:
-        """Layers with their diff ids, lowest first: each blob once, top layer first as Docker shows them."""
-        shown_as: dict[str, tuple[Descriptor, str]] = {}
-        for layer, diff_id in layers:
-            shown_as.setdefault(layer.digest, (layer, diff_id.removeprefix("sha256:")[:12]))
-        ordered = list(reversed(shown_as.values()))
-        for _, shown in ordered:
-            say(status("Preparing", shown))
-        slots = asyncio.Semaphore(self._limit)
+        self.slots = Slots(limit)
+        """May be resized while uploads go on."""
+        self.attempts = attempts
+        self._store = store
+        self._sources = sources
+        self._workers = workers
+        self._sending: dict[tuple[str, str, str], asyncio.Event] = {}
 
-        async def send(layer: Descriptor, shown: str) -> None:
-            async with slots:
-                await self._layer(say, repository, sources, layer, shown)
+    async def put(self, say: Say, to: Destination, reference: str, manifest: OutgoingManifest) -> Pushed:
+        """Send what the registry lacks, then the manifest under ``reference``, a tag or a digest.
 
-        tasks = [asyncio.ensure_future(send(layer, shown)) for layer, shown in ordered]
+        Raises RegistryRefused, RegistryUnreachable; BlobNotFound when something is neither here nor there.
+        """
+        packs = not manifest.kept and not self._sources.known(digest_of(manifest.data))
+        known = {layer.blob.digest: self._known_as(layer, packs) for layer in manifest.layers}
+        data = _rewritten(manifest, known)
+        if data and await to.repository.has_manifest(digest_of(data)):
+            try:
+                pushed = await self._put(to, reference, manifest, data)
+            except RegistryRefused as error:
+                if error.code != MANIFEST_BLOB_UNKNOWN:
+                    raise
+            else:
+                _say_all_there(say, manifest.layers)
+                return pushed
+        data = _rewritten(manifest, await self._send_all(say, to, manifest, known))
+        if manifest.kept and data != manifest.data:
+            raise BlobNotFound(f"layers of {digest_of(manifest.data)} are not kept here: pull it again")
+        return await self._put(to, reference, manifest, data)
+
+    def _known_as(self, layer: OutgoingLayer, packs: bool) -> Descriptor | None:
+        """What the layer goes out as; None when that shows only when it is packed."""
+        if layer.blob.digest != layer.diff_id or not packs:
+            return layer.blob
+        record = self._store.layer(layer.chain_id)
+        if record is None or record.packed is None or record.packed.codec != CODEC:
+            return None
+        return _packed_as(layer.blob, record.packed)
+
+    async def _put(self, to: Destination, reference: str, manifest: OutgoingManifest, data: bytes) -> Pushed:
+        digest = await to.repository.put_manifest(
+            digest_of(data) if ":" in reference else reference, data, manifest.media_type
+        )
+        layers = decode_manifest(data).layers
+        self._sources.seen(to.name, [digest, *(layer.digest for layer in layers)])
+        return Pushed(digest=digest, size_bytes=len(data))
+
+    async def _send_all(
+        self, say: Say, to: Destination, manifest: OutgoingManifest, known: Mapping[str, Descriptor | None]
+    ) -> dict[str, Descriptor | None]:
+        """Each blob once, the top layer first as Docker shows them, the config last. What each became."""
+        layers = list({layer.blob.digest: layer for layer in reversed(manifest.layers)}.values())
+        for layer in layers:
+            say(status("Preparing", layer.shown))
+        tasks = [
+            asyncio.ensure_future(self._layer(say, to, layer, known[layer.blob.digest])) for layer in layers
+        ]
         try:
-            await asyncio.gather(*tasks)
+            sent = await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
             if tasks:
                 await asyncio.wait(tasks)
+        async with self._alone(to, manifest.config.digest), self.slots:
+            if not await to.repository.has_blob(manifest.config.digest):
+                await self._upload(to, self._stored(manifest.config.digest, lambda done, total: None), "")
+        return {layer.blob.digest: one for layer, one in zip(layers, sent, strict=True)}
 
-    async def config(self, say: Say, repository: Repository, config: Descriptor) -> None:
-        """A blob that is no layer: nothing is shown of it."""
-        if not await repository.has_blob(config.digest):
-            await self._upload(say, repository, config, "", "")
+    @contextlib.asynccontextmanager
+    async def _alone(self, to: Destination, digest: str) -> AsyncIterator[None]:
+        """Who pushes the same blob to the same place waits, and finds it there."""
+        key = (to.name.domain, to.name.path, digest)
+        while (other := self._sending.get(key)) is not None:
+            await other.wait()
+        mine = self._sending[key] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._sending[key]
+            mine.set()
 
     async def _layer(
-        self, say: Say, repository: Repository, sources: Sources, layer: Descriptor, shown: str
-    ) -> None:
-        if await repository.has_blob(layer.digest):
-            say(status("Layer already exists", shown))
-            return
-        await self._upload(say, repository, layer, sources().get(layer.digest, ""), shown)
+        self, say: Say, to: Destination, layer: OutgoingLayer, known: Descriptor | None
+    ) -> Descriptor:
+        async with self._alone(to, layer.blob.digest):
+            if self.slots.full:
+                say(status("Waiting", layer.shown))
+            async with self.slots:
+                if known is not None and (there := await self._found(to, known.digest)):
+                    say(status(there, layer.shown))
+                    return known
+                sent = await self._send(say, to, layer, known)
+        say(status("Pushed", layer.shown))
+        return sent
 
-    async def _upload(
-        self, say: Say, repository: Repository, blob: Descriptor, source: str, shown: str
-    ) -> None:
-        """Mounted from ``source`` if that works, else sent; broken attempts are made again from the start."""
-        size = self._blobs.require(blob.digest).size_bytes
-        attempt = 0
-        while True:
-            try:
-                location = await repository.start_upload(blob.digest if source else "", source)
-                if not location:
-                    if shown:
-                        say(status(f"Mounted from {source}", shown))
-                    return
-                await self._send(say, repository, location, blob.digest, size, shown)
-                break
-            except (RegistryRefused, RegistryUnreachable) as error:
-                attempt += 1
-                if isinstance(error, RegistryRefused) and source:
-                    source = ""  # not ours to read: send it
-                    continue
-                if not is_passing(error) or attempt >= self._attempts:
-                    raise
-                await asyncio.sleep(pause_s(error, attempt - 1, _FIRST_WAIT_S))
-        if shown:
-            say(status("Pushed", shown))
+    async def _found(self, to: Destination, digest: str) -> str:
+        """How the repository came to have the blob without its being sent, in Docker's words; "" if not."""
+        if await to.repository.has_blob(digest):
+            return "Layer already exists"
+        source = self._sources.neighbour(to.name, digest)
+        if not source:
+            return ""
+        try:
+            location = await to.repository.start_upload(digest, source)
+        except RegistryRefused:
+            location = "not ours to read"
+        else:
+            if not location:
+                return f"Mounted from {source}"
+            await to.repository.cancel_upload(location)
+        self._sources.missing(to.name, source, digest)
+        return ""
 
     async def _send(
-        self, say: Say, repository: Repository, location: str, digest: str, size: int, shown: str
-    ) -> None:
-        meter = Meter(say, "Pushing", shown)
-        with _Bytes(self._blobs, digest, size) as source:
+        self, say: Say, to: Destination, layer: OutgoingLayer, known: Descriptor | None
+    ) -> Descriptor:
+        blobs, meter = self._store.layer_blobs, Meter(say, "Pushing", layer.shown)
+        if known is not None and blobs.find(known.digest) is not None:
+            await self._upload(to, self._stored(known.digest, meter), layer.shown, say)
+            return known
+        plain = blobs.require(layer.diff_id)
+        packed = PackedBlob(self._workers, lambda: blobs.open(layer.diff_id), plain.size_bytes, meter)
+        await self._upload(to, packed, layer.shown, say)
+        result = PackedLayer(digest=packed.digest, size_bytes=packed.size_bytes or 0, codec=CODEC)
+        self._store.remember_packed(layer.diff_id, result)
+        return _packed_as(layer.blob, result)
 
-            async def read(offset: int, length: int) -> AsyncIterator[bytes]:
-                end = offset + length
-                while offset < end:
-                    chunk = await asyncio.to_thread(source.read_at, offset, min(_CHUNK, end - offset))
-                    if not chunk:
-                        break
-                    offset += len(chunk)
-                    yield chunk
-                    if shown:
-                        meter(offset, size)
+    def _stored(self, digest: str, progress: Progress) -> OutgoingBlob:
+        blobs = self._store.layer_blobs
+        size = blobs.require(digest).size_bytes
+        return OutgoingBlob(self._workers, lambda: blobs.open(digest), digest, size, progress)
 
-            await repository.upload(location, digest, size, read)
+    async def _upload(self, to: Destination, blob: OutgoingBlob, shown: str, say: Say | None = None) -> None:
+        def retrying(seconds: int) -> None:
+            if say is not None:
+                say(status(f"Retrying in {seconds} second{'s' if seconds > 1 else ''}", shown))
+
+        upload = Upload(
+            to.repository, blob, attempts=self.attempts, first_wait_s=_FIRST_WAIT_S, retrying=retrying
+        )
+        try:
+            await upload.run()
+        finally:
+            await blob.close()
 
 
-class _Bytes:
-    """A blob's bytes from any place; cheap when each read goes on where the last one ended."""
+def _say_all_there(say: Say, layers: Sequence[OutgoingLayer]) -> None:
+    names = dict.fromkeys(layer.shown for layer in reversed(layers))
+    for text in ("Preparing", "Layer already exists"):
+        for name in names:
+            say(status(text, name))
 
-    def __init__(self, blobs: LayerBlobs, digest: str, size: int) -> None:
-        self._blobs = blobs
-        self._digest = digest
-        self._size = size
-        self._reader = blobs.open(digest)
-        self._chunk = b""
-        self._start = 0
 
-    def __enter__(self) -> _Bytes:
-        return self
+def _packed_as(blob: Descriptor, packed: PackedLayer) -> Descriptor:
+    kind = _PACKED.get(blob.media_type, _PACKED[OCI_LAYER])
+    return msgspec.structs.replace(blob, media_type=kind, digest=packed.digest, size=packed.size_bytes)
 
-    def __exit__(self, *_: object) -> None:
-        self._reader.close()
 
-    def read_at(self, offset: int, limit: int) -> bytes:
-        """At most ``limit`` bytes from there, ``b""`` behind the end. Raises ContentDamaged instead of giving
-        the last ones of a blob that is not what it should be."""
-        if offset < self._start:
-            self._reader.close()
-            self._reader = self._blobs.open(self._digest)
-            self._chunk, self._start = b"", 0
-        while self._start + len(self._chunk) <= offset:
-            self._start += len(self._chunk)
-            self._chunk = self._reader.read()
-            if not self._chunk:
-                return b""
-        if self._start + len(self._chunk) == self._size:
-            self._reader.read()
-        place = offset - self._start
-        return self._chunk[place : place + limit]
+def _rewritten(manifest: OutgoingManifest, sent: Mapping[str, Descriptor | None]) -> bytes:
+    """The manifest with the layers as they go out, everything else as it is; b"" when one is not known."""
+    if None in sent.values():
+        return b""
+    if all(layer.blob == sent[layer.blob.digest] for layer in manifest.layers):
+        return manifest.data
+    document = _decode_document(manifest.data)
+    for place, layer in enumerate(manifest.layers):
+        blob = sent[layer.blob.digest]
+        if blob is not None:
+            document["layers"][place] |= {
+                "mediaType": blob.media_type,
+                "digest": blob.digest,
+                "size": blob.size,
+            }
+    return encode_json(document)

@@ -19,12 +19,14 @@ import msgspec
 
 from sampan.base.errors import Cancelled, InvalidArgument, SampanError
 from sampan.base.slots import Slots
-from sampan.content.compression import Read, file_source
+from sampan.content.compression import Read
 from sampan.content.images import ImageStore
+from sampan.content.layer_blobs import is_spare
 from sampan.content.layers import StagedLayer
 from sampan.content.streams import Workers
 from sampan.model.image import Descriptor
 from sampan.model.progress import ProgressMessage
+from sampan.store.images import LayerRecord
 from sampan.transfer.downloads import Download, Downloads
 from sampan.transfer.partial_file import BytesReplaced, PartialFile
 from sampan.transfer.repository import Repository
@@ -133,8 +135,9 @@ class LayerFetch:
         """
         places: dict[int, _Key] = {}
         for place, layer in enumerate(layers):
-            known = self._store.layer(layer.chain_id) is not None
-            if known and self._store.blobs.find(layer.blob.digest) is not None:
+            record = self._store.layer(layer.chain_id)
+            known = record is not None
+            if known and self._has_blob(record, layer.blob.digest):
                 say(status("Already exists", short(layer.blob)))
                 continue
             say(status("Pulling fs layer", short(layer.blob)))
@@ -153,6 +156,13 @@ class LayerFetch:
             leaving = [asyncio.ensure_future(self._leave(key, job, say)) for key, job in jobs.items()]
             if leaving:
                 await asyncio.wait(leaving)
+
+    def _has_blob(self, record: LayerRecord | None, digest: str) -> bool:
+        """Whether it is here, or is not needed beside the layer."""
+        return (
+            is_spare(record, digest, self._store.layers.policy)
+            or self._store.layer_blobs.find(digest) is not None
+        )
 
     async def _join(
         self,
@@ -200,7 +210,7 @@ class LayerFetch:
 
     async def _run(self, key: _Key, job: _Job, repositories: Sequence[Repository]) -> None:
         try:
-            if self._store.blobs.find(job.blob.digest) is not None:
+            if self._store.layer_blobs.find(job.blob.digest) is not None:
                 job.downloaded()
                 if job.unpacked:
                     await self._unpack_blob(job)
@@ -253,11 +263,8 @@ class LayerFetch:
                     raise
 
     async def _unpack_blob(self, job: _Job) -> None:
-        fd = self._store.blobs.open(job.blob.digest)
-        try:
-            await self._stage(job, file_source(fd), lambda: None)
-        finally:
-            os.close(fd)
+        with self._store.layer_blobs.open(job.blob.digest) as reader:
+            await self._stage(job, reader.read, lambda: None)
 
     async def _stage(self, job: _Job, source: Read, cancel: Callable[[], None]) -> None:
         """In a thread, which has ended when this returns; what it staged is the job's."""

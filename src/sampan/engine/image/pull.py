@@ -16,6 +16,7 @@ import msgspec
 from sampan.base.clock import now_ns
 from sampan.base.errors import InvalidArgument, NotFound, SampanError
 from sampan.content.assembly import Assembled, assemble, parse_config
+from sampan.content.blobs import digest_of
 from sampan.content.bootstrap import architecture
 from sampan.content.images import ImageStore, Lease
 from sampan.content.layers import chain_ids
@@ -39,6 +40,7 @@ from sampan.transfer.manifests import Platform, choose, is_index, read_index, re
 from sampan.transfer.registries import Registries
 from sampan.transfer.repository import Repository
 
+from .blob_sources import BlobSources
 from .catalog import ImageCatalog, parse_platform
 from .layer_fetch import FetchedLayers, LayerFetch, WantedLayer
 from .progress import Say, messages_of, status
@@ -82,6 +84,7 @@ class Puller:
         downloads: Downloads,
         events: Events,
         workers: Workers,
+        sources: BlobSources,
     ) -> None:
         self._catalog = catalog
         self._store: ImageStore = catalog.store
@@ -90,6 +93,7 @@ class Puller:
         self._downloads = downloads
         self._events = events
         self._workers = workers
+        self._sources = sources
         self._layers = LayerFetch(self._store, downloads, workers)
 
     def pull(self, wanted: PullWanted) -> AsyncGenerator[ProgressMessage, None]:
@@ -125,6 +129,8 @@ class Puller:
             say(status(f"Digest: {found.digest}"))
             if platform:
                 self._warn_of_platform(say, image, name, platform)
+            layers = [layer.digest for layer in found.manifest.layers]
+            self._sources.seen(name, [found.digest, digest_of(found.manifest_data), *layers])
             return self._record(image, name, found.digest)
 
         image = self._store.find(found.manifest.config.digest)

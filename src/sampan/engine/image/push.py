@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import AsyncGenerator
 
 import msgspec
@@ -16,9 +15,8 @@ from sampan.model.image import Image
 from sampan.model.progress import ProgressMessage
 from sampan.transfer.credentials import Credentials
 from sampan.transfer.registries import Registries
-from sampan.transfer.repository import Repository
 
-from .blob_upload import BlobUpload
+from .blob_upload import BlobUpload, Destination, OutgoingLayer, OutgoingManifest
 from .catalog import ImageCatalog
 from .progress import Say, messages_of, status
 
@@ -37,13 +35,13 @@ class _PushResult(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 
 class Pusher:
     def __init__(
-        self, catalog: ImageCatalog, registries: Registries, events: Events, *, limit: int, attempts: int
+        self, catalog: ImageCatalog, registries: Registries, events: Events, upload: BlobUpload
     ) -> None:
         self._catalog = catalog
         self._store: ImageStore = catalog.store
         self._registries = registries
         self._events = events
-        self._upload = BlobUpload(self._store.layer_blobs, limit=limit, attempts=attempts)
+        self._upload = upload
 
     def push(
         self, name: ImageName, credentials: Credentials, platform: str = ""
@@ -58,8 +56,9 @@ class Pusher:
             [repository] = await self._registries.repositories(
                 name.domain, name.path, credentials, mirrors=False
             )
+            to = Destination(name=name, repository=repository)
             for tagged, image in images:
-                await self._push_one(say, repository, tagged, image)
+                await self._push_one(say, to, tagged, image)
 
         return messages_of(work)
 
@@ -74,21 +73,27 @@ class Pusher:
             tagged = [name]
         return [(one, await self._catalog.resolve(one.familiar, platform)) for one in tagged]
 
-    async def _push_one(self, say: Say, repository: Repository, name: ImageName, image: Image) -> None:
+    async def _push_one(self, say: Say, to: Destination, name: ImageName, image: Image) -> None:
         with self._store.lease() as lease:
             lease.add(image.manifest_digest, image.id)
             data = self._store.blobs.read(image.manifest_digest)
             manifest = self._store.manifest(image)
-            lease.add(*(layer.digest for layer in manifest.layers))
-            layers = list(zip(manifest.layers, image.config.rootfs.diff_ids, strict=True))
-            # neighbours are asked only when something has to be sent
-            sources = functools.cache(lambda: self._neighbours(name))
-            await self._upload.layers(say, repository, layers, sources)
-            config = msgspec.structs.replace(manifest.config, digest=image.id)
-            await self._upload.config(say, repository, config)
-            digest = await repository.put_manifest(name.tag, data, manifest.media_type or OCI_MANIFEST)
-        say(status(f"{name.tag}: digest: {digest} size: {len(data)}"))
-        result = _PushResult(tag=name.tag, digest=digest, size=len(data))
+            lease.add(*image.chain_ids, *(layer.digest for layer in manifest.layers))
+            outgoing = OutgoingManifest(
+                data=data,
+                media_type=manifest.media_type or OCI_MANIFEST,
+                config=msgspec.structs.replace(manifest.config, digest=image.id),
+                layers=[
+                    OutgoingLayer(blob=blob, diff_id=diff_id, chain_id=chain)
+                    for blob, diff_id, chain in zip(
+                        manifest.layers, image.config.rootfs.diff_ids, image.chain_ids, strict=True
+                    )
+                ],
+            )
+            pushed = await self._upload.put(say, to, name.tag, outgoing)
+        digest = pushed.digest
+        say(status(f"{name.tag}: digest: {digest} size: {pushed.size_bytes}"))
+        result = _PushResult(tag=name.tag, digest=digest, size=pushed.size_bytes)
         say(ProgressMessage(aux=msgspec.to_builtins(result)))
         if self._store.find(image.id) is not None:
             self._store.name(f"{name.familiar_repository}@{digest}", image.id, now_ns(), kind="digest")
@@ -96,14 +101,3 @@ class Pusher:
         self._events.publish(
             "image", "push", name.familiar, {**(labels or {}), "name": name.familiar_repository}
         )
-
-    def _neighbours(self, name: ImageName) -> dict[str, str]:
-        """Layer digest -> another repository of the same registry that is known to have had it."""
-        found: dict[str, str] = {}
-        for image in self._store.all():
-            others = [parse_name(text) for text in image.repo_digests]
-            paths = [one.path for one in others if one.domain == name.domain and one.path != name.path]
-            if paths:
-                for layer in self._store.manifest(image).layers:
-                    found.setdefault(layer.digest, paths[0])
-        return found
