@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Sequence
 
 from sampan.model.registry import Action, Caller, Grant, Identity
@@ -11,13 +9,13 @@ from sampan.model.registry import Action, Caller, Grant, Identity
 from ..errors import TooManyRequests, Unauthenticated
 from . import scopes
 from .certificates import identity_of
+from .credentials import WRONG, read_basic
 from .htpasswd import Passwords
 from .rules import Rules
 from .throttle import Throttle
 from .tokens import ForeignTokens, OwnTokens
 
 _LONGEST = 64 << 10
-_WRONG = "incorrect username or password"
 
 
 class AccessControl:
@@ -50,6 +48,10 @@ class AccessControl:
         self._by_address = Throttle(burst=20, refill_s=3)
         self._by_user = Throttle(burst=5, refill_s=10)
 
+    def reload(self, rules: Rules) -> None:
+        """From the next request on. Tokens that are out stay valid and grant what the new rules allow."""
+        self._rules = rules
+
     async def identify(self, caller: Caller) -> Identity:
         scheme, _, presented = caller.authorization.partition(" ")
         presented = presented.strip()
@@ -59,7 +61,7 @@ class AccessControl:
         if not scheme:
             return identity_of(caller.certificate) or Identity()
         if scheme == "basic":
-            name, password = _basic(presented)
+            name, password = read_basic(presented)
             return await self._login(caller.address, name, password)
         if scheme == "bearer":
             return self._read_token(presented)
@@ -81,7 +83,7 @@ class AccessControl:
             self._by_address.failed(address, now)
             self._by_user.failed(user, now)
         if not await passwords.verify(name, password):
-            raise Unauthenticated(_WRONG)
+            raise Unauthenticated(WRONG)
         if is_first:
             self._by_user.succeeded(user)
             self._by_address.refund(address)
@@ -142,6 +144,26 @@ class AccessControl:
         return self._own.lifetime_s
 
 
+class OpenAccess:
+    """For a registry that asks nobody who they are: whoever gets at it may pull, push and delete."""
+
+    def __init__(self, *, administered: bool) -> None:
+        """``administered``: by everybody too, because only this machine gets at it."""
+        self._administered = administered
+
+    async def identify(self, caller: Caller) -> Identity:
+        return Identity()
+
+    def allows(self, identity: Identity, action: Action, repository: str) -> bool:
+        return action != "admin" or self._administered
+
+    def sees(self, identity: Identity, repository: str) -> bool:
+        return True
+
+    def challenge(self, caller: Caller, action: Action, repository: str) -> str:
+        return 'Basic realm="registry"'
+
+
 class LocalAuthenticator:
     """For the socket that only this machine's administrator can open: who has it may do everything."""
 
@@ -156,18 +178,6 @@ class LocalAuthenticator:
 
     def challenge(self, caller: Caller, action: Action, repository: str) -> str:
         return 'Basic realm="registry"'
-
-
-def _basic(presented: str) -> tuple[str, str]:
-    """RFC 7617."""
-    try:
-        text = base64.b64decode(presented, validate=True).decode()
-    except (binascii.Error, ValueError):
-        raise Unauthenticated("malformed credentials") from None
-    name, colon, password = text.partition(":")
-    if not colon or not name:
-        raise Unauthenticated(_WRONG)
-    return name, password
 
 
 def _quoted(text: str) -> str:

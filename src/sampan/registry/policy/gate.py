@@ -9,6 +9,8 @@ import msgspec
 from ..errors import QuotaExceeded, TagImmutable
 from ..patterns import EVERYTHING, Patterns
 
+_NEARLY = 0.9
+"""Of a quota: from there on clients are warned."""
 UsageOf = Callable[[str], int]
 """Bytes that a repository holds."""
 
@@ -33,12 +35,17 @@ class Immutable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PolicyGate:
-    """Passes the contract of :class:`sampan.registry.ports.Gate`."""
+    """Passes the contracts of :class:`sampan.registry.ports.Gate` and ``Notices``."""
 
     def __init__(self, quotas: Sequence[Quota], immutable: Sequence[Immutable], usage_of: UsageOf) -> None:
         self._quotas = tuple(quotas)
         self._immutable = tuple(immutable)
         self._usage_of = usage_of
+
+    def reload(self, quotas: Sequence[Quota], immutable: Sequence[Immutable]) -> None:
+        """From the next change on."""
+        self._quotas = tuple(quotas)
+        self._immutable = tuple(immutable)
 
     def quota_of(self, repository: str) -> int | None:
         """Bytes: the smallest quota that matches; None without one."""
@@ -61,6 +68,13 @@ class PolicyGate:
                 "sent; delete tags and collect garbage, or ask for a larger quota",
                 {"repository": repository, "used": used, "quota": quota},
             )
+
+    def warnings(self, repository: str) -> list[str]:
+        quota = self.quota_of(repository)
+        used = self._usage_of(repository) if quota is not None else 0
+        if quota is None or used < quota * _NEARLY:
+            return []
+        return [f"{repository} holds {used} of the {quota} bytes that its quota allows"]
 
     def check_tag(self, repository: str, tag: str, old_digest: str | None, new_digest: str | None) -> None:
         if old_digest is None or old_digest == new_digest or not self.is_immutable(repository, tag):

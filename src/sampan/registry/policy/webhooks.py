@@ -102,6 +102,10 @@ class Webhook:
         self._task: asyncio.Task[None] | None = None
 
     @property
+    def url(self) -> str:
+        return self._settings.url
+
+    @property
     def waiting(self) -> int:
         """Notifications in the queue."""
         return len(self._queue)

@@ -64,6 +64,14 @@ class RepositoryTable:
         )
         return [_usage(row) for row in rows]
 
+    def totals(self) -> tuple[int, int, int]:
+        """How many repositories, tags and manifests there are."""
+        ((repositories, tags, manifests),) = self._db.rows(
+            "SELECT (SELECT count(*) FROM repository), (SELECT count(*) FROM tag),"
+            " (SELECT count(*) FROM manifest)"
+        )
+        return int(repositories), int(tags), int(manifests)
+
     def delete_empty(self, older_than_ns: int) -> int:
         """Remove repositories in which nothing is left and nothing was pushed since; how many."""
         return self._db.write(
