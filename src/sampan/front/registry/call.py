@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 from aiohttp import StreamReader
 from aiohttp.web_request import BaseRequest
 
+from sampan.base.errors import InvalidArgument
 from sampan.model.registry import Action, Actor, Caller, Identity
 from sampan.registry.errors import BodyTimeout, Denied, RegistryRefusal, Unauthenticated
 from sampan.registry.ports import Authenticator
@@ -22,7 +23,7 @@ BODY_RATE = 512
 QUERY_FIELDS = 200
 
 
-class PaginationInvalid(RegistryRefusal):
+class PaginationInvalid(RegistryRefusal, InvalidArgument):
     code = "PAGINATION_NUMBER_INVALID"
 
 
