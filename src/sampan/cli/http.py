@@ -201,7 +201,7 @@ class Response:
 
 
 class Client:
-    """The Engine API at one address."""
+    """The Engine API at one address; with ``version`` "" another API, whose paths have no version."""
 
     def __init__(self, endpoint: Endpoint, version: str = API_VERSION, trace: bool = False) -> None:
         self.endpoint = endpoint
@@ -275,7 +275,7 @@ class Client:
         return connection
 
     def _head(self, method: str, path: str, query: Query, headers: Query, length: int | None) -> bytes:
-        target = f"/v{self.version}{quote(path)}"
+        target = f"/v{self.version}{quote(path)}" if self.version else quote(path)
         if query:
             target += "?" + "&".join(f"{name}={quote(value)}" for name, value in query)
         if self._trace:

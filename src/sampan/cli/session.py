@@ -37,13 +37,17 @@ class Session:
         return self.config or environment("DOCKER_CONFIG") or environment("HOME") + "/.docker"
 
     @property
+    def tls(self) -> TlsFiles | None:
+        """What the options or the environment say of TLS."""
+        return self._tls or _tls_of_environment()
+
+    @property
     def client(self) -> Client:
         if self._client is None:
             address = (
                 self._address or environment("SAMPAN_HOST") or environment("DOCKER_HOST") or DEFAULT_ADDRESS
             )
-            tls = self._tls or _tls_of_environment()
-            endpoint = Endpoint(address, tls)
+            endpoint = Endpoint(address, self.tls)
             self._client = Client(endpoint, environment("DOCKER_API_VERSION") or API_VERSION, self.debug)
         return self._client
 
@@ -53,8 +57,12 @@ class Session:
         self._others.append(other)
         return other
 
+    def own(self, client: Client) -> None:
+        """Close its connections at the end, too."""
+        self._others.append(client)
+
     def close(self) -> None:
-        """The connections to the daemon."""
+        """All connections."""
         for client in (self._client, *self._others):
             if client is not None:
                 client.close()
