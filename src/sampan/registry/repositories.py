@@ -8,7 +8,8 @@ from sampan.model.registry import RepositoryUsage
 
 from .context import Context
 
-_STEP = 1000
+_STEP = 100
+"""Names that are read at once at least: most of them may be hidden from who asks."""
 
 
 class Repositories:
@@ -19,9 +20,10 @@ class Repositories:
         """Up to ``limit`` of those that ``sees`` lets through, in ASCII order, beginning behind ``after``."""
         found: list[str] = []
         while len(found) < limit:
-            step = self._context.index.repositories.names(after, _STEP)
+            wanted = max(limit - len(found), _STEP)
+            step = self._context.index.repositories.names(after, wanted)
             found += [name for name in step if sees(name)]
-            if len(step) < _STEP:
+            if len(step) < wanted:
                 break
             after = step[-1]
         return found[:limit]
