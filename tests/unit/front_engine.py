@@ -163,10 +163,8 @@ class FakeImages:
     def __init__(self) -> None:
         self.known: dict[str, str] = {}
 
-    async def resolve(self, ref: str) -> Any:
-        if ref not in self.known:
-            raise NotFound(f"No such image: {ref}")
-        return type("Found", (), {"id": self.known[ref]})()
+    async def stands_for(self, ref: str, image_id: str) -> bool:
+        return self.known.get(ref) == image_id
 
 
 class Silent:

@@ -20,7 +20,7 @@ from sampan.content.assembly import parse_config
 from sampan.content.blobs import BlobStore, digest_of
 from sampan.content.bootstrap import BootstrapOptions
 from sampan.content.errors import BadArchive, BlobNotFound, ContentDamaged, DigestMismatch, HostileArchive
-from sampan.content.images import ImageStore, NewImage
+from sampan.content.images import ImageStore, NewImage, build_manifest
 from sampan.content.layers import LayerStore
 from sampan.content.streams import Workers
 from sampan.content.unpack import ArchiveLimits
@@ -28,7 +28,7 @@ from sampan.engine.events import Events
 from sampan.engine.image.images import Images
 from sampan.engine.image.transfer import ImageTransfer
 from sampan.engine.image.users import ImageUser
-from sampan.model.image import ImageConfig
+from sampan.model.image import Descriptor, ImageConfig
 from sampan.store.db import Database
 
 
@@ -614,10 +614,11 @@ async def test_children_protect_their_parent(box: Box) -> None:
     base = await box.images.resolve("base")
     child = config_of([ONE], comment="child")
     box.blobs.put(child)
+    manifest = build_manifest(Descriptor(digest=digest_of(child)), box.store.manifest(base).layers)
     new = NewImage(
         id=digest_of(child),
         config=msgspec.structs.replace(ImageConfig(), comment="child"),
-        manifest_digest=base.manifest_digest,
+        manifest_digest=box.blobs.put(manifest),
         chain_ids=base.chain_ids,
         layer_sizes=base.layer_sizes,
         parent=parent,

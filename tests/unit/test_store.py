@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from sampan.model.network import Network
 from sampan.model.volume import Volume
 from sampan.store.containers import ContainerTable, RunRecord
 from sampan.store.db import Database, StoreTooNew
-from sampan.store.images import ImageRecord, ImageTable, LayerRecord, LayerTable, ReferenceRow
+from sampan.store.images import ImageTable, LayerRecord, LayerTable, ManifestRecord, ReferenceRow
 from sampan.store.migrations import MIGRATIONS
 from sampan.store.networks import NetworkTable
 from sampan.store.volumes import VolumeTable
@@ -123,19 +124,50 @@ def test_networks_and_volumes_are_replaced_in_place() -> None:
     assert networks.load() == []
 
 
-def test_image_names_move_and_die_with_their_image() -> None:
+def test_names_move_between_documents_that_are_here() -> None:
     db = Database(":memory:")
     images = ImageTable(db)
-    for id_ in ("sha256:1", "sha256:2"):
-        images.put_image(
-            ImageRecord(id=id_, manifest_digest="m", chain_ids=[], layer_sizes=[], size_bytes=0, created_ns=0)
+    for digest in ("sha256:1", "sha256:2"):
+        images.put_manifest(ManifestRecord(digest=digest, image_id="sha256:i"))
+    images.put_reference(ReferenceRow(name="a:latest", kind="tag", target="sha256:1"))
+    images.put_reference(ReferenceRow(name="a:latest", kind="tag", target="sha256:2"))
+    assert [(r.name, r.target) for r in images.load_references()] == [("a:latest", "sha256:2")]
+    with pytest.raises(sqlite3.IntegrityError):
+        images.delete_manifest("sha256:2")
+    images.delete_reference("a:latest")
+    images.delete_manifest("sha256:2")
+    assert [record.digest for record in images.load_manifests()] == ["sha256:1"]
+
+
+def test_names_of_images_become_names_of_their_manifests(tmp_path: Path) -> None:
+    path = str(tmp_path / "s.db")
+    connection = sqlite3.connect(path)
+    for statement in MIGRATIONS[0]:
+        connection.execute(statement)
+    for number in (1, 2):
+        record = json.dumps({"id": f"sha256:i{number}", "manifest_digest": f"sha256:m{number}"}).encode()
+        connection.execute("INSERT INTO image (id, record) VALUES (?, ?)", (f"sha256:i{number}", record))
+        connection.execute(
+            "INSERT INTO reference (name, kind, image_id) VALUES (?, 'tag', ?)",
+            (f"a:{number}", f"sha256:i{number}"),
         )
-    images.put_reference(ReferenceRow(name="a:latest", kind="tag", image_id="sha256:1"))
-    images.put_reference(ReferenceRow(name="a:latest", kind="tag", image_id="sha256:2"))
-    images.put_image(images.load_images()[1])
-    assert [(r.name, r.image_id) for r in images.load_references()] == [("a:latest", "sha256:2")]
-    images.delete_image("sha256:2")
-    assert images.load_references() == []
+    connection.execute("PRAGMA user_version=1")
+    connection.commit()
+    connection.close()
+    with Database(path) as db:
+        table = ImageTable(db)
+        assert {row.name: row.target for row in table.load_references()} == {
+            "a:1": "sha256:m1",
+            "a:2": "sha256:m2",
+        }
+        assert [(one.digest, one.image_id) for one in table.load_manifests()] == [
+            ("sha256:m1", "sha256:i1"),
+            ("sha256:m2", "sha256:i2"),
+        ]
+
+
+def test_layers_are_stored() -> None:
+    db = Database(":memory:")
     layers = LayerTable(db)
     layers.put(LayerRecord(chain_id="sha256:9", diff_id="sha256:8"))
     assert [layer.diff_id for layer in layers.load()] == ["sha256:8"]

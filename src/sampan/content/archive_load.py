@@ -8,46 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Callable
 from typing import cast
 
 import msgspec
 
-from sampan.base.errors import InvalidArgument, SampanError
-from sampan.formats.reference import parse_name
+from sampan.base.errors import SampanError
 from sampan.formats.tar import BLOCK, FILE, HARD_LINK, SYMLINK, BadTar, starts_archive
 from sampan.formats.tar_reader import TarReader
-from sampan.model.image import Descriptor, ImageConfig, Index, Manifest
 
-from .assembly import Assembled, Progress, assemble, ignore_progress, parse_config
+from .assembly import Progress, ignore_progress
 from .blobs import digest_of, is_digest
 from .compression import PLAIN, Decompressor, Read, detect
 from .errors import BadArchive, DigestMismatch, HostileArchive
-from .images import DOCKER_INDEX, OCI_INDEX, OCI_LAYER, ImageStore, Lease
+from .images import ImageStore, Lease
 from .layer_intake import take_layer
 from .layers import StagedLayer, chain_ids
 from .unpack import ArchiveLimits, bounded
-
-Matches = Callable[[str, str, str], bool]
-"""Whether an image of this os, architecture and variant is wanted."""
 
 _IN_MEMORY = 256 << 10
 _MEMORY_TOTAL = 64 << 20
 _MAX_DOCUMENT = 16 << 20
 _MAX_MEMBERS = 200_000
 _MAX_DEPTH = 8
-_IMAGE_NAME = "io.containerd.image.name"
-_REF_NAME = "org.opencontainers.image.ref.name"
 _DOCUMENTS = ("manifest.json", "index.json", "oci-layout", "repositories")
-
-
-class ManifestItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One image of ``manifest.json``."""
-
-    config: str = msgspec.field(name="Config", default="")
-    repo_tags: list[str] | None = msgspec.field(name="RepoTags", default=None)
-    layers: list[str] | None = msgspec.field(name="Layers", default=None)
-    parent: str = msgspec.field(name="Parent", default="")
 
 
 class _Member(msgspec.Struct, frozen=True):
@@ -57,21 +40,6 @@ class _Member(msgspec.Struct, frozen=True):
     """None: it is a blob of the store, or a layer."""
     error: SampanError | None = None
     """Why it is no layer, although it looks like one."""
-
-
-class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """An image found in the archive, its content not looked at yet."""
-
-    config: bytes
-    layers: list[Descriptor]
-    names: list[str]
-    manifest: bytes | None = None
-    parent: str = ""
-
-
-_items = msgspec.json.Decoder(list[ManifestItem] | None)
-_index = msgspec.json.Decoder(Index)
-_manifest = msgspec.json.Decoder(Manifest)
 
 
 class Archive:
@@ -205,207 +173,24 @@ class Archive:
         if expected and member.digest != expected:
             raise DigestMismatch(f"wrong digest of {path}: expected {expected}, got {member.digest}")
         if member.data is not None:
-            self._lease.add(member.digest)
-            self._store.blobs.put(member.data)
+            self.keep(member.digest, member.data)
         return member
 
+    def has(self, digest: str) -> bool:
+        """Whether :meth:`blob` gives the blob of this digest."""
+        if not is_digest(digest):
+            return False
+        member = self.find(blob_path(digest))
+        return member.error is None if member is not None else self._is_here(digest)
 
-def load_archive(
-    store: ImageStore,
-    lease: Lease,
-    source: Read,
-    *,
-    matches: Matches,
-    chosen: bool,
-    limits: ArchiveLimits,
-    progress: Progress = ignore_progress,
-) -> list[Assembled]:
-    """Every wanted image of an archive, unpacked and ready to be registered.
-
-    ``chosen``: the caller asked for a platform, so ``matches`` decides strictly; otherwise it only picks
-    among the variants of a multi-platform image. Raises BadArchive and what reading and unpacking raise.
-    """
-    with Archive(store, lease, limits, progress) as archive:
-        archive.read(source)
-        return [
-            assemble(
-                store,
-                lease,
-                image.config,
-                image.layers,
-                names=image.names,
-                manifest_data=image.manifest,
-                parent=image.parent,
-                progress=progress,
-                ready=archive.staged(parse_config(image.config).rootfs.diff_ids),
-            )
-            for image in _wanted(archive, matches, chosen)
-        ]
+    def keep(self, digest: str, data: bytes) -> None:
+        """Make a verified document a blob of the store."""
+        self._lease.add(digest)
+        self._store.blobs.put(data)
 
 
-def _wanted(archive: Archive, matches: Matches, chosen: bool) -> list[_Wanted]:
-    try:
-        if archive.find("manifest.json") is not None:
-            wanted = _docker_images(archive, matches, chosen)
-        elif archive.find("index.json") is not None:
-            wanted = _oci_images(archive, matches, chosen)
-        else:
-            raise BadArchive("invalid archive: does not contain a manifest.json")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadArchive(f"invalid archive: {error}") from error
-    for name in (name for image in wanted for name in image.names):
-        if not parse_name(name).tag:
-            raise BadArchive(f'invalid tag "{name}"')
-    return wanted
-
-
-def _docker_images(archive: Archive, matches: Matches, chosen: bool) -> list[_Wanted]:
-    items = _items.decode(archive.document("manifest.json"))
-    if items is None:
-        raise BadArchive("invalid manifest, manifest cannot be null (but can be [])")
-    manifests = _manifests_by_config(archive)
-    wanted = []
-    ids = {}
-    for item in items:
-        data = archive.document(item.config)
-        config = _checked_config(data)
-        if chosen and not matches(config.os or "linux", config.architecture, config.variant):
-            continue
-        paths = item.layers or []
-        if len(paths) != len(config.rootfs.diff_ids):
-            raise BadArchive(
-                f"invalid manifest, layers length mismatch: expected {len(paths)}, "
-                f"got {len(config.rootfs.diff_ids)}"
-            )
-        layers = [archive.blob(path) for path in paths]
-        image_id = digest_of(data)
-        ids[image_id] = config
-        stored = manifests.get(image_id)
-        if stored is not None:
-            digests = [layer.digest for layer in _manifest.decode(stored).layers]
-            if digests != [layer.digest for layer in layers]:
-                stored = None
-        wanted.append(
-            _Wanted(
-                config=data,
-                layers=[
-                    Descriptor(media_type=OCI_LAYER, digest=layer.digest, size=layer.size) for layer in layers
-                ],
-                names=item.repo_tags or [],
-                manifest=stored,
-                parent=item.parent if _is_parent(ids.get(item.parent), config) else "",
-            )
-        )
-    return wanted
-
-
-def _manifests_by_config(archive: Archive) -> dict[str, bytes]:
-    """OCI manifests that lie beside manifest.json (Docker 25 and later), by the config they name."""
-    found: dict[str, bytes] = {}
-    if archive.find("index.json") is None:
-        return found
-    for descriptor in _index.decode(archive.document("index.json")).manifests:
-        path = _blob_path(descriptor.digest)
-        if descriptor.media_type in (OCI_INDEX, DOCKER_INDEX) or archive.find(path) is None:
-            continue
-        data = archive.document(path)
-        if digest_of(data) == descriptor.digest:
-            found[_manifest.decode(data).config.digest] = data
-    return found
-
-
-def _is_parent(parent: ImageConfig | None, child: ImageConfig) -> bool:
-    """Whether the child's history is the parent's and one step more."""
-    return parent is not None and child.history[:-1] == parent.history
-
-
-def _checked_config(data: bytes) -> ImageConfig:
-    config = parse_config(data)
-    if config.os not in ("", "linux"):
-        raise BadArchive(f"cannot load {config.os} image on linux")
-    return config
-
-
-def _oci_images(archive: Archive, matches: Matches, chosen: bool) -> list[_Wanted]:
-    index = _index.decode(archive.document("index.json"))
-    wanted = []
-    for name, descriptors in _by_name(index.manifests).items():
-        selected = _select(archive, descriptors, matches, chosen, 0)
-        wanted += [_oci_image(archive, one, [name] if name else []) for one in selected]
-    if not wanted and chosen:
-        raise InvalidArgument("no image of the requested platform in the archive")
-    return wanted
-
-
-def _by_name(descriptors: list[Descriptor]) -> dict[str, list[Descriptor]]:
-    """Descriptors that share a name are the platforms of one image; nameless ones stand alone."""
-    named: dict[str, list[Descriptor]] = {}
-    for descriptor in descriptors:
-        annotations = descriptor.annotations or {}
-        name = annotations.get(_IMAGE_NAME) or annotations.get(_REF_NAME, "")
-        # a bare tag is how OCI tools write it; without a repository it names nothing here
-        if _IMAGE_NAME not in annotations and not any(mark in name for mark in "/:"):
-            name = ""
-        named.setdefault(name, []).append(descriptor)
-    return named
-
-
-def _select(
-    archive: Archive, descriptors: list[Descriptor], matches: Matches, chosen: bool, depth: int
-) -> list[Descriptor]:
-    """Manifests of wanted platforms; of several variants of one image the best for this machine."""
-    if depth > _MAX_DEPTH:
-        raise HostileArchive("image indexes are nested too deeply")
-    leaves: list[Descriptor] = []
-    for descriptor in descriptors:
-        if (descriptor.annotations or {}).get("vnd.docker.reference.type"):
-            continue  # attestations
-        if descriptor.media_type in (OCI_INDEX, DOCKER_INDEX):
-            inner = _index.decode(_verified(archive, descriptor.digest))
-            leaves += _select(archive, inner.manifests, matches, chosen, depth + 1)
-        else:
-            leaves.append(descriptor)
-    fitting = [leaf for leaf in leaves if _fits(archive, leaf, matches)]
-    if chosen:
-        return fitting
-    if depth == 0 and not any(leaf.platform for leaf in leaves):
-        return leaves
-    present = [leaf for leaf in leaves if archive.find(_blob_path(leaf.digest)) is not None]
-    return fitting[:1] or present[:1]
-
-
-def _fits(archive: Archive, descriptor: Descriptor, matches: Matches) -> bool:
-    platform = descriptor.platform
-    if platform:
-        os_, architecture = str(platform.get("os", "")), str(platform.get("architecture", ""))
-        return matches(os_, architecture, str(platform.get("variant", "")))
-    if archive.find(_blob_path(descriptor.digest)) is None:
-        return False
-    manifest = _manifest.decode(_verified(archive, descriptor.digest))
-    config = parse_config(_verified(archive, manifest.config.digest))
-    return matches(config.os or "linux", config.architecture, config.variant)
-
-
-def _verified(archive: Archive, digest: str) -> bytes:
-    data = archive.document(_blob_path(digest))
-    if digest_of(data) != digest:
-        raise DigestMismatch(f"wrong digest: expected {digest}, got {digest_of(data)}")
-    return data
-
-
-def _oci_image(archive: Archive, descriptor: Descriptor, names: list[str]) -> _Wanted:
-    data = _verified(archive, descriptor.digest)
-    manifest = _manifest.decode(data)
-    config = _verified(archive, manifest.config.digest)
-    _checked_config(config)
-    layers = [
-        msgspec.structs.replace(layer, size=archive.blob(_blob_path(layer.digest), layer.digest).size)
-        for layer in manifest.layers
-    ]
-    return _Wanted(config=config, layers=layers, names=names, manifest=data)
-
-
-def _blob_path(digest: str) -> str:
+def blob_path(digest: str) -> str:
+    """Where an OCI layout has a blob. Raises BadArchive."""
     if not is_digest(digest):
         raise BadArchive(f"invalid archive: unsupported digest {digest!r}")
     return "blobs/" + digest.replace(":", "/", 1)

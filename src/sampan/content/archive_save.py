@@ -6,7 +6,7 @@ Runs in a thread. Blobs are written as they are stored, so ids, digests and laye
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -19,10 +19,15 @@ from .images import OCI_INDEX, ImageStore, Lease, decode_manifest, encode_json
 Write = Callable[[bytes], None]
 
 
-class SavedImage(msgspec.Struct, frozen=True, kw_only=True):
-    image: Image
+class SavedTarget(msgspec.Struct, frozen=True, kw_only=True):
+    target: str
+    """Digest of an index or a manifest."""
+    images: list[Image]
+    """Those of it that are here, or the one that was asked for; the one its names mean here first."""
     names: list[str]
     """Familiar names with a tag that the archive gives it."""
+    whole: bool = True
+    """An index is saved with everything of it that is here; otherwise the first image alone."""
 
 
 class _Item(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_defaults=True):
@@ -33,52 +38,100 @@ class _Item(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_def
     parent: str = ""
 
 
-def save_images(store: ImageStore, lease: Lease, images: list[SavedImage], write: Write) -> None:
-    """Raises BlobNotFound when an image lost a blob, and what ``write`` raises."""
-    items: list[_Item] = []
-    index: list[Descriptor] = []
-    repositories: dict[str, dict[str, str]] = {}
-    blobs: set[str] = set()
-    saved_ids = {saved.image.id for saved in images}
-    for saved in images:
-        image = saved.image
-        lease.add(image.manifest_digest, image.id)
-        data = store.blobs.read(image.manifest_digest)
+class _Contents:
+    """What goes into one archive."""
+
+    def __init__(self, store: ImageStore, lease: Lease) -> None:
+        self._store = store
+        self._lease = lease
+        self.items: dict[str, _Item] = {}
+        self.index: list[Descriptor] = []
+        self.repositories: dict[str, dict[str, str]] = {}
+        self.blobs: set[str] = set()
+
+    def add(self, saved: SavedTarget, saved_ids: set[str]) -> None:
+        image = saved.images[0]
+        manifest_digest = self._packed(saved.target, image)
+        top = manifest_digest
+        if saved.whole and manifest_digest in self._store.documents.below(saved.target):
+            top = saved.target
+            for digest in self._store.documents.below(saved.target):
+                self._part(digest)
+        data = self._take(manifest_digest)
         manifest = decode_manifest(data)
         digests = [layer.digest for layer in manifest.layers]
-        lease.add(*digests, *image.chain_ids)
-        blobs.update((image.manifest_digest, image.id, *digests))
-        items.append(
-            _Item(
-                config=_path(image.id),
-                repo_tags=saved.names or None,
-                layers=[_path(digest) for digest in digests],
-                layer_sources=dict(zip(image.config.rootfs.diff_ids, manifest.layers, strict=True)),
-                parent=image.parent if image.parent in saved_ids else "",
-            )
+        self._lease.add(*image.chain_ids)
+        self._take_blobs((image.id, *digests))
+        known = self.items.get(image.id)
+        names = [*((known.repo_tags or []) if known is not None else []), *saved.names]
+        self.items[image.id] = _Item(
+            config=_path(image.id),
+            repo_tags=names or None,
+            layers=[_path(digest) for digest in digests],
+            layer_sources=dict(zip(image.config.rootfs.diff_ids, manifest.layers, strict=True)),
+            parent=image.parent if image.parent in saved_ids else "",
         )
-        entry = Descriptor(media_type=manifest.media_type, digest=image.manifest_digest, size=len(data))
-        for name in saved.names:
+        self._name(self._store.documents.describe(top), saved.names, digests)
+
+    def _packed(self, target: str, image: Image) -> str:
+        """The manifest of the image that the target has, unless the layers are here in another packing."""
+        entries = self._store.documents.entries(target)
+        found = [entry.descriptor.digest for entry in entries if entry.image_id == image.id]
+        return next((digest for digest in found if self._store.is_whole(digest)), image.manifest_digest)
+
+    def _part(self, digest: str) -> None:
+        """A part of an index. A manifest whose layers are not here is left out: nobody could load it."""
+        record = self._store.documents.find(digest)
+        if record is None or (record.image_id and not self._store.is_whole(digest)):
+            return
+        data = self._take(digest)
+        if record.image_id:
+            manifest = decode_manifest(data)
+            image = self._store.find(record.image_id)
+            self._lease.add(*(image.chain_ids if image is not None else ()))
+            self._take_blobs((record.image_id, *(layer.digest for layer in manifest.layers)))
+        else:
+            self._take_blobs(record.blobs)
+
+    def _take(self, digest: str) -> bytes:
+        self._take_blobs((digest,))
+        return self._store.blobs.read(digest)
+
+    def _take_blobs(self, digests: Iterable[str]) -> None:
+        found = set(digests)
+        self._lease.add(*found)
+        self.blobs |= found
+
+    def _name(self, entry: Descriptor, names: list[str], layers: list[str]) -> None:
+        for name in names:
             parsed = parse_name(name)
             annotations = {
                 "io.containerd.image.name": parsed.normalised,
                 "org.opencontainers.image.ref.name": parsed.tag,
             }
-            index.append(msgspec.structs.replace(entry, annotations=annotations))
-            if digests:
-                tags = repositories.setdefault(parsed.familiar_repository, {})
-                tags[parsed.tag] = digests[-1].removeprefix("sha256:")
-        if not saved.names:
-            index.append(entry)
+            self.index.append(msgspec.structs.replace(entry, annotations=annotations))
+            if layers:
+                tags = self.repositories.setdefault(parsed.familiar_repository, {})
+                tags[parsed.tag] = layers[-1].removeprefix("sha256:")
+        if not names:
+            self.index.append(entry)
+
+
+def save_images(store: ImageStore, lease: Lease, saved: list[SavedTarget], write: Write) -> None:
+    """Raises BlobNotFound when an image lost a blob, and what ``write`` raises."""
+    contents = _Contents(store, lease)
+    saved_ids = {one.images[0].id for one in saved}
+    for one in saved:
+        contents.add(one, saved_ids)
     _directory(write, b"blobs/")
     _directory(write, b"blobs/sha256/")
-    for digest in sorted(blobs):
+    for digest in sorted(contents.blobs):
         _blob(store, digest, write)
-    _document(write, b"index.json", encode_json(Index(media_type=OCI_INDEX, manifests=index)))
-    _document(write, b"manifest.json", encode_json(items))
+    _document(write, b"index.json", encode_json(Index(media_type=OCI_INDEX, manifests=contents.index)))
+    _document(write, b"manifest.json", encode_json(list(contents.items.values())))
     _document(write, b"oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
-    if repositories:
-        _document(write, b"repositories", encode_json(repositories))
+    if contents.repositories:
+        _document(write, b"repositories", encode_json(contents.repositories))
     write(END)
 
 

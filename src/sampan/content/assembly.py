@@ -147,11 +147,13 @@ def assemble(
     *,
     names: list[str],
     manifest_data: bytes | None = None,
+    media_type: str = "",
     parent: str = "",
     progress: Progress = ignore_progress,
     ready: Mapping[int, StagedLayer] | None = None,
 ) -> Assembled:
-    """Put an image together whose layer blobs are stored. ``manifest_data`` is kept if there is one.
+    """Put an image together whose layer blobs are stored. ``manifest_data`` is kept if there is one,
+    with what its sender called it.
 
     Raises BadArchive when config and layers do not fit, and what unpacking raises.
     """
@@ -177,6 +179,7 @@ def assemble(
             id=image_id,
             config=config,
             manifest_digest=manifest_digest,
+            media_type=media_type,
             chain_ids=[record.chain_id for record in records],
             layer_sizes=[record.size_bytes for record in records],
             parent=parent,

@@ -26,14 +26,16 @@ from sampan.store.images import (
     ImageTable,
     LayerRecord,
     LayerTable,
+    ManifestRecord,
     PackedLayer,
-    ReferenceRow,
 )
 
-from .blobs import BlobStore
+from .blobs import BlobStore, is_digest
+from .documents import Documents
 from .errors import BlobNotFound, ContentDamaged
 from .layer_blobs import LayerBlobs, is_spare
 from .layers import LayerStore
+from .names import Names
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,8 @@ class NewImage(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     config: ImageConfig
     manifest_digest: str
+    media_type: str = ""
+    """What the manifest's sender called it."""
     chain_ids: list[str]
     layer_sizes: list[int]
     parent: str = ""
@@ -96,30 +100,25 @@ class ImageStore:
         self._lock = threading.Lock()
         self._layers = {layer.chain_id: layer for layer in self._layers_table.load()}
         self.layer_blobs = LayerBlobs(blobs, layers, self._layers)
-        self._names: dict[str, str] = {}
-        self._kinds: dict[str, str] = {}
         self._images: dict[str, Image] = {}
         self._digests: dict[str, list[str]] = {}
-        """Blobs of an image's layers, as far as its manifest was read."""
+        """Blobs of a manifest's layers, as far as it was read."""
+        self.documents = Documents(self._images_table, blobs, self._images)
+        self.names = Names(self._images_table, self.documents)
         self._load()
 
     def _load(self) -> None:
-        names: dict[str, list[ReferenceRow]] = {}
-        for row in self._images_table.load_references():
-            self._names[row.name] = row.image_id
-            self._kinds[row.name] = row.kind
-            names.setdefault(row.image_id, []).append(row)
         for record in self._images_table.load_images():
             try:
                 config = decode_config(self.blobs.read(record.id))
             except (BlobNotFound, ContentDamaged, msgspec.DecodeError) as error:
                 # the other images are worth a start; loading this one again repairs it
-                log.error("image %s (%s) cannot be used: %s", record.id, names.get(record.id, []), error)
+                log.error("image %s cannot be used: %s", record.id, error)
                 continue
-            self._images[record.id] = self._image(record, config, names.get(record.id, []))
+            self._images[record.id] = self._image(record, config)
 
-    @staticmethod
-    def _image(record: ImageRecord, config: ImageConfig, names: list[ReferenceRow]) -> Image:
+    def _image(self, record: ImageRecord, config: ImageConfig) -> Image:
+        names = self.names.rows_of_image(record.id)
         return Image(
             id=record.id,
             config=config,
@@ -131,6 +130,7 @@ class ImageStore:
             size_bytes=record.size_bytes,
             created_ns=record.created_ns,
             last_tagged_ns=record.last_tagged_ns,
+            arrived_ns=record.arrived_ns,
             parent=record.parent,
         )
 
@@ -139,23 +139,26 @@ class ImageStore:
     def find(self, image_id: str) -> Image | None:
         return self._images.get(image_id)
 
-    def find_named(self, name: str) -> Image | None:
-        """By a familiar name with tag or digest."""
-        image_id = self._names.get(name)
-        return self._images.get(image_id) if image_id is not None else None
-
     def all(self) -> list[Image]:
         return list(self._images.values())
-
-    def names(self) -> dict[str, str]:
-        """Familiar name -> image id, of tags and digests."""
-        return dict(self._names)
 
     def layer(self, chain_id: str) -> LayerRecord | None:
         return self._layers.get(chain_id)
 
     def manifest(self, image: Image) -> Manifest:
         return decode_manifest(self.blobs.read(image.manifest_digest))
+
+    def is_whole(self, digest: str) -> bool:
+        """Whether everything that a manifest refers to is here, as it has it packed."""
+        digests = self._layer_digests(digest)
+        return all(is_digest(one) and self.layer_blobs.find(one) is not None for one in digests)
+
+    def content_size(self, digest: str) -> int:
+        """Bytes of a document and of the blobs it refers to, as far as they are here."""
+        if self.documents.find(digest) is None:
+            return 0
+        blobs = map(self.blobs.find, self._blobs_of(digest))
+        return sum(blob.size for blob in blobs if blob is not None)
 
     # changing
 
@@ -164,10 +167,10 @@ class ImageStore:
     ) -> Image:
         """Make an image known, or an existing one keep its names and get more; one transaction.
 
-        ``names`` are familiar names with a tag; one that another image has moves here.
+        ``names`` are familiar names with a tag, for its own manifest; one that stood for something else
+        stands for that now.
         """
         old = self._images.get(new.id)
-        self._digests.pop(new.id, None)
         record = ImageRecord(
             id=new.id,
             manifest_digest=old.manifest_digest if old else new.manifest_digest,
@@ -176,18 +179,23 @@ class ImageStore:
             size_bytes=sum(new.layer_sizes),
             created_ns=_created(new.config),
             last_tagged_ns=old.last_tagged_ns if old else 0,
+            arrived_ns=now_ns,
             parent=new.parent or (old.parent if old else ""),
         )
+        document = ManifestRecord(digest=new.manifest_digest, media_type=new.media_type, image_id=new.id)
         fresh = [layer for layer in layers if layer != self._layers.get(layer.chain_id)]
         with self._db.transaction():
             for layer in fresh:
                 self._layers_table.put(layer)
             self._images_table.put_image(record)
+            self.documents.write(document)
         crash_point("image.register.committed")
         self._layers.update({layer.chain_id: layer for layer in fresh})
-        self._images[new.id] = self._image(record, new.config, self._rows_of(new.id))
+        self._digests.pop(new.manifest_digest, None)
+        self.documents.add(document)
+        self._images[new.id] = self._image(record, new.config)
         for name in names:
-            self.name(name, new.id, now_ns)
+            self.name(name, record.manifest_digest, now_ns)
         return self._images[new.id]
 
     def remember_packed(self, diff_id: str, packed: PackedLayer) -> None:
@@ -197,45 +205,55 @@ class ImageStore:
             self._layers_table.put(changed)
             self._layers[record.chain_id] = changed
 
-    def name(self, name: str, image_id: str, now_ns: int, kind: str = "tag") -> None:
-        """Give the image a familiar name, taking it from whichever image has it."""
-        previous = self._names.get(name)
-        image = msgspec.structs.replace(self._images[image_id], last_tagged_ns=now_ns)
+    def add_documents(self, records: Iterable[ManifestRecord]) -> None:
+        """Indexes and manifests whose blobs are in place, and for which the images are here. They stay when
+        a name leads to them before the next collection."""
+        known = list(records)
         with self._db.transaction():
-            self._images_table.put_reference(ReferenceRow(name=name, kind=kind, image_id=image_id))
-            self._images_table.put_image(_record(image))
-        self._names[name] = image_id
-        self._kinds[name] = kind
+            for record in known:
+                self.documents.write(record)
+        for record in known:
+            self._digests.pop(record.digest, None)
+            self._refresh(self.documents.add(record))
+
+    def arrived(self, image_id: str, now_ns: int) -> None:
+        """It was asked for again, and is here already."""
+        image = msgspec.structs.replace(self._images[image_id], arrived_ns=now_ns)
+        self._images_table.put_image(_record(image))
         self._images[image_id] = image
-        for changed in {image_id, previous or image_id}:
-            self._refresh(changed)
+
+    def name(self, name: str, target: str, now_ns: int, kind: str = "tag") -> None:
+        """Let a familiar name stand for an index or a manifest that is here, and for nothing else."""
+        images = [
+            msgspec.structs.replace(self._images[one], last_tagged_ns=now_ns)
+            for one in self.documents.images_of(target)
+        ]
+        with self._db.transaction():
+            self.names.write(name, target, kind)
+            for image in images:
+                self._images_table.put_image(_record(image))
+        self._images.update({image.id: image for image in images})
+        self._refresh(self.names.place(name, target, kind))
 
     def unname(self, name: str) -> None:
-        image_id = self._names.pop(name, None)
-        self._kinds.pop(name, None)
-        self._images_table.delete_reference(name)
-        if image_id is not None:
-            self._refresh(image_id)
+        self._refresh(self.names.remove(name))
 
     def forget(self, image_id: str) -> None:
-        """Delete the image's row and names. Its content is garbage unless something else needs it."""
-        self._images_table.delete_image(image_id)
+        """Delete the image's row, its manifests and their names; an index it was in keeps its own. Its
+        content is garbage unless something else needs it."""
+        manifests = self.documents.of_image(image_id)
+        with self._db.transaction():
+            self.names.delete_documents(manifests)
+            self._images_table.delete_image(image_id)
+        self.names.drop_documents(manifests)
         self._images.pop(image_id, None)
-        for name in [name for name, owner in self._names.items() if owner == image_id]:
-            del self._names[name]
-            self._kinds.pop(name, None)
+        for digest in manifests:
+            self._digests.pop(digest, None)
 
-    def _rows_of(self, image_id: str) -> list[ReferenceRow]:
-        return [
-            ReferenceRow(name=name, kind=self._kinds[name], image_id=image_id)
-            for name, owner in self._names.items()
-            if owner == image_id
-        ]
-
-    def _refresh(self, image_id: str) -> None:
-        image = self._images.get(image_id)
-        if image is not None:
-            self._images[image_id] = self._image(_record(image), image.config, self._rows_of(image_id))
+    def _refresh(self, image_ids: Iterable[str]) -> None:
+        for image_id in image_ids:
+            image = self._images[image_id]
+            self._images[image_id] = self._image(_record(image), image.config)
 
     # garbage
 
@@ -258,20 +276,23 @@ class ImageStore:
         """Take away what no image, container or lease needs: rows first, so that no row lacks its files."""
         with self._lock:
             leased = {item for lease in self._leases for item in lease.items}
+            own = {image.manifest_digest for image in self._images.values()}
+            documents = self.names.unreachable(leased | own)
             kept_layers = leased.union(layers_in_use)
             kept_layers.update(self._writing(leased) if leased else ())
-            kept_blobs = set(leased)
             for image in self._images.values():
                 kept_layers.update(image.chain_ids)
-                kept_blobs |= self._blobs_of(image)
             dead = [chain for chain in self._layers if chain not in kept_layers]
             size = sum(self._layers[chain].size_bytes for chain in dead)
-            if dead:
+            if dead or documents:
                 with self._db.transaction():
+                    self.names.delete_documents(documents)
                     for chain in dead:
                         self._layers_table.delete(chain)
+            self.names.drop_documents(documents)
             for chain in dead:
                 del self._layers[chain]
+            kept_blobs = leased.union(self._blobs())
             crash_point("image.garbage.committed")
             # what is on disk without a row was left by a process that died
             chains = [chain for chain in self.layers.chains() if chain not in kept_layers]
@@ -291,16 +312,41 @@ class ImageStore:
             if record.diff_id in digests or (record.packed is not None and record.packed.digest in digests)
         ]
 
-    def _blobs_of(self, image: Image) -> set[str]:
-        """Without blobs of layers that are not needed beside the unpacked layer."""
-        layers = self._digests.get(image.id)
-        if layers is None:
-            layers = self._digests[image.id] = [layer.digest for layer in self.manifest(image).layers]
-        kept = {image.manifest_digest, image.id}
-        for digest, chain in zip(layers, image.chain_ids, strict=True):
-            if not is_spare(self._layers.get(chain), digest, self.layers.policy):
-                kept.add(digest)
+    def _blobs(self) -> set[str]:
+        """All that images and documents consist of."""
+        found = set(self._images)
+        for digest in self.documents.digests():
+            found |= self._blobs_of(digest)
+        return found
+
+    def _blobs_of(self, digest: str) -> set[str]:
+        """A document and what it refers to, without other documents and without blobs of layers that are not
+        needed beside the unpacked layer."""
+        record = self.documents.find(digest)
+        kept = {digest}
+        if record is None or not record.image_id:
+            return kept.union(record.blobs if record is not None else ())
+        kept.add(record.image_id)
+        layers = self._layer_digests(digest)
+        image = self._images.get(record.image_id)
+        if image is None:
+            return kept.union(layers)
+        for layer, chain in zip(layers, image.chain_ids, strict=False):
+            if not is_spare(self._layers.get(chain), layer, self.layers.policy):
+                kept.add(layer)
         return kept
+
+    def _layer_digests(self, manifest_digest: str) -> list[str]:
+        known = self._digests.get(manifest_digest)
+        if known is None:
+            try:
+                manifest = decode_manifest(self.blobs.read(manifest_digest))
+                known = [layer.digest for layer in manifest.layers]
+            except (BlobNotFound, ContentDamaged, msgspec.DecodeError) as error:
+                log.error("manifest %s cannot be used: %s", manifest_digest, error)
+                known = []
+            self._digests[manifest_digest] = known
+        return known
 
     def sweep(self) -> None:
         """After a start: remove what a process that died has left unfinished."""
@@ -360,6 +406,7 @@ def _record(image: Image) -> ImageRecord:
         size_bytes=image.size_bytes,
         created_ns=image.created_ns,
         last_tagged_ns=image.last_tagged_ns,
+        arrived_ns=image.arrived_ns,
         parent=image.parent,
     )
 

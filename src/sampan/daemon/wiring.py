@@ -251,10 +251,9 @@ class Platform:
         from sampan.base.errors import SampanError
 
         try:
-            image = self.images.catalog.find(ref)
+            found = self.images.catalog.images_of(ref)
         except SampanError:
             return set()
-        found = {image.id}
         while True:
             children = {one.id for one in self.image_store.all() if one.parent in found} - found
             if not children:

@@ -74,8 +74,10 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     config: ImageConfig
     manifest_digest: str
+    """The first of those that lead to it."""
     repo_tags: list[str]
-    """Familiar form: ``busybox:latest``."""
+    """Names of what it belongs to, also when they mean the image of another platform here. Familiar form:
+    ``busybox:latest``."""
     repo_digests: list[str]
     chain_ids: list[str]
     """Bottom first; the directory names of the unpacked layers."""
@@ -84,4 +86,5 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     created_ns: int
     last_tagged_ns: int = 0
+    arrived_ns: int = 0
     parent: str = ""

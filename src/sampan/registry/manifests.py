@@ -183,9 +183,7 @@ class Manifests:
         _check_sizes(needs, sizes)
         return [need.digest for need in missing]
 
-    def _tell_pushed(
-        self, repository: str, stored: StoredManifest, tags: list[str], actor: Actor
-    ) -> None:
+    def _tell_pushed(self, repository: str, stored: StoredManifest, tags: list[str], actor: Actor) -> None:
         for tag in tags or [""]:
             self._context.tell(
                 "push",

@@ -1,4 +1,4 @@
-"""Image, layer and reference rows. An image's config and manifest are blobs and are not repeated here."""
+"""Image, manifest, layer and reference rows. Configs, manifests and indexes are blobs, not repeated here."""
 
 from __future__ import annotations
 
@@ -41,25 +41,41 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     created_ns: int
     last_tagged_ns: int = 0
+    arrived_ns: int = 0
+    """When it was pulled, loaded or made the last time."""
     parent: str = ""
 
 
+class ManifestRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that is here: an index, an image's manifest, or something of another kind."""
+
+    digest: str
+    media_type: str = ""
+    """What its sender called it; "" when the document says it itself."""
+    image_id: str = ""
+    """The image it describes; "" for an index and for what is no image."""
+    blobs: list[str] = []
+    """Of a document that is neither: what it refers to."""
+
+
 class ReferenceRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A name of an image: ``busybox:latest`` (tag) or ``busybox@sha256:...`` (digest)."""
+    """A name: ``busybox:latest`` (tag) or ``busybox@sha256:...`` (digest)."""
 
     name: str
     kind: str
     """tag or digest."""
-    image_id: str
+    target: str
+    """Digest of the index or manifest that it stands for."""
 
 
 _encode = msgspec.json.Encoder().encode
 _layer = msgspec.json.Decoder(LayerRecord)
 _image = msgspec.json.Decoder(ImageRecord)
+_manifest = msgspec.json.Decoder(ManifestRecord)
 
 
 class ImageTable:
-    """Images and their names. Deleting an image deletes its names."""
+    """Images, the documents that lead to them, and the names of those."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -67,12 +83,15 @@ class ImageTable:
     def load_images(self) -> list[ImageRecord]:
         return [_image.decode(row[0]) for row in self._db.rows("SELECT record FROM image ORDER BY id")]
 
+    def load_manifests(self) -> list[ManifestRecord]:
+        return [
+            _manifest.decode(row[0]) for row in self._db.rows("SELECT record FROM manifest ORDER BY digest")
+        ]
+
     def load_references(self) -> list[ReferenceRow]:
         return [
-            ReferenceRow(name=str(name), kind=str(kind), image_id=str(image_id))
-            for name, kind, image_id in self._db.rows(
-                "SELECT name, kind, image_id FROM reference ORDER BY name"
-            )
+            ReferenceRow(name=str(name), kind=str(kind), target=str(target))
+            for name, kind, target in self._db.rows("SELECT name, kind, target FROM reference ORDER BY name")
         ]
 
     def put_image(self, image: ImageRecord) -> None:
@@ -86,12 +105,23 @@ class ImageTable:
     def delete_image(self, image_id: str) -> None:
         self._db.write("DELETE FROM image WHERE id = ?", (image_id,))
 
-    def put_reference(self, reference: ReferenceRow) -> None:
-        """Insert, or move the name to another image."""
+    def put_manifest(self, manifest: ManifestRecord) -> None:
         self._db.write(
-            "INSERT INTO reference (name, kind, image_id) VALUES (?, ?, ?)"
-            " ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, image_id = excluded.image_id",
-            (reference.name, reference.kind, reference.image_id),
+            "INSERT INTO manifest (digest, record) VALUES (?, ?)"
+            " ON CONFLICT (digest) DO UPDATE SET record = excluded.record",
+            (manifest.digest, _encode(manifest)),
+        )
+
+    def delete_manifest(self, digest: str) -> None:
+        """Its names must be gone or go somewhere else first."""
+        self._db.write("DELETE FROM manifest WHERE digest = ?", (digest,))
+
+    def put_reference(self, reference: ReferenceRow) -> None:
+        """Insert, or let the name stand for something else."""
+        self._db.write(
+            "INSERT INTO reference (name, kind, target) VALUES (?, ?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, target = excluded.target",
+            (reference.name, reference.kind, reference.target),
         )
 
     def delete_reference(self, name: str) -> None:

@@ -11,7 +11,8 @@ ones, and each step commits together with its number. A file written by a newer 
     network     id, name (unique), record=Network
     layer       chain_id, record=LayerRecord
     image       id, record=ImageRecord
-    reference   name, kind (tag | digest), image_id -> image
+    manifest    digest, record=ManifestRecord   (indexes as well)
+    reference   name, kind (tag | digest), target -> manifest
     blob_source   (digest, domain, path), seen_ns   (repositories that had a blob)
 """
 
@@ -53,5 +54,25 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
                seen_ns INTEGER NOT NULL,
                PRIMARY KEY (digest, domain, path)
            ) WITHOUT ROWID""",
+    ),
+    # A name stands for an index or a manifest. Names so far stood for an image: its manifest from now on.
+    (
+        "CREATE TABLE manifest (digest TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID",
+        """INSERT OR IGNORE INTO manifest (digest, record)
+               SELECT json_extract(CAST(record AS TEXT), '$.manifest_digest'),
+                      CAST(json_object('digest', json_extract(CAST(record AS TEXT), '$.manifest_digest'),
+                                       'image_id', id) AS BLOB)
+               FROM image""",
+        """CREATE TABLE reference_to_target (
+               name TEXT PRIMARY KEY,
+               kind TEXT NOT NULL CHECK (kind IN ('tag', 'digest')),
+               target TEXT NOT NULL REFERENCES manifest(digest)
+           ) WITHOUT ROWID""",
+        """INSERT INTO reference_to_target (name, kind, target)
+               SELECT name, kind, json_extract(CAST(image.record AS TEXT), '$.manifest_digest')
+               FROM reference JOIN image ON image.id = reference.image_id""",
+        "DROP TABLE reference",
+        "ALTER TABLE reference_to_target RENAME TO reference",
+        "CREATE INDEX reference_by_target ON reference (target)",
     ),
 )

@@ -8,16 +8,21 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from sampan.base.clock import now_ns, parse_ns
-from sampan.base.errors import InvalidArgument, NotFound
+from sampan.base.errors import NotFound
 from sampan.content.bootstrap import architecture
+from sampan.content.documents import platform_of
 from sampan.content.images import ImageStore, delete_garbage
 from sampan.content.streams import Workers
+from sampan.content.targets import PlatformNotHere, choose
 from sampan.engine.events import Events
 from sampan.engine.filters import Filters, parse_moment_ns
+from sampan.formats.platform import Platform, is_same, parse_platform
 from sampan.formats.reference import ImageName, InvalidReference, check_digest, is_identifier, parse_name
 from sampan.model.image import Image
 
-from .users import ImageUsers
+from .manifests import manifest_summaries
+from .rows import ImageRow, rows_of, shared_sizes
+from .users import ImageUser, ImageUsers
 from .views import HistoryItem, ImageInspect, ImageSummary, ImageUsage
 
 _LIST_FILTERS = frozenset(("dangling", "label", "before", "since", "reference", "until"))
@@ -27,6 +32,17 @@ _raw_config = msgspec.json.Decoder(dict[str, object]).decode
 class NoSuchImage(NotFound):
     def __init__(self, ref: str) -> None:
         super().__init__(f"No such image: {ref}")
+
+
+class Located(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reference leads to."""
+
+    target: str
+    """Digest of an index or a manifest; of an image found by its id, its own manifest."""
+    name: str = ""
+    """The name as it is stored; "" for a digest or an id alone."""
+    image_id: str = ""
+    """Set when the reference means this image and no other."""
 
 
 class ImageCatalog:
@@ -41,51 +57,98 @@ class ImageCatalog:
     # finding
 
     async def resolve(self, ref: str, platform: str = "") -> Image:
-        """By name, digest, id or unique id prefix. Raises NoSuchImage, InvalidReference."""
-        image = self.find(ref)
-        if platform:
-            _require_platform(image, ref, platform)
+        """By name, digest, id or unique id prefix; of several platforms this machine's, else the one that
+        came last. Raises NoSuchImage, InvalidReference, PlatformNotHere."""
+        return self.find(ref, wanted_platform(platform))
+
+    def find(self, ref: str, platform: Platform | None = None) -> Image:
+        """As :meth:`resolve`."""
+        located = self.locate(ref)
+        image = self.chosen(located, ref, platform)
+        if image is None:
+            raise NoSuchImage(ref)
         return image
 
-    def find(self, ref: str) -> Image:
-        """As :meth:`resolve`, without a platform."""
+    def locate(self, ref: str) -> Located:
+        """Raises NoSuchImage, InvalidReference."""
         if is_identifier(ref) or ref.startswith("sha256:"):
             digest = ref if ref.startswith("sha256:") else f"sha256:{ref}"
             try:
                 check_digest(digest)
             except InvalidReference:
                 # a short id with its algorithm in front
-                return self._by_prefix(ref, digest.removeprefix("sha256:"), parse_name(ref))
-            image = self.store.find(digest)
-            if image is None:
+                return self._by_prefix(digest.removeprefix("sha256:"), parse_name(ref))
+            found = self._by_digest(digest)
+            if found is None:
                 raise NoSuchImage(digest)
-            return image
+            return found
         name = parse_name(ref)
-        image = self.store.find_named(stored_name(name))
-        return image if image is not None else self._by_prefix(ref, ref, name)
+        stored = stored_name(name)
+        target = self.store.names.find(stored)
+        return Located(target=target, name=stored) if target is not None else self._by_prefix(ref, name)
 
-    def _by_prefix(self, ref: str, prefix: str, name: ImageName) -> Image:
-        matches = [image for image in self.store.all() if image.id.startswith(f"sha256:{prefix}")]
-        if len(matches) == 1:
-            return matches[0]
-        raise NoSuchImage(name.with_default_tag().familiar)
+    def _by_digest(self, digest: str) -> Located | None:
+        image = self.store.find(digest)
+        if image is not None:
+            return Located(target=image.manifest_digest, image_id=image.id)
+        record = self.store.documents.find(digest)
+        return Located(target=digest, image_id=record.image_id) if record is not None else None
+
+    def _by_prefix(self, prefix: str, name: ImageName) -> Located:
+        start = f"sha256:{prefix}"
+        matches = [image.id for image in self.store.all() if image.id.startswith(start)]
+        # as `docker images --tree` shows them
+        matches = matches or [one for one in self.store.documents.digests() if one.startswith(start)]
+        found = self._by_digest(matches[0]) if len(matches) == 1 else None
+        if found is None:
+            raise NoSuchImage(name.with_default_tag().familiar)
+        return found
+
+    def chosen(self, located: Located, ref: str, platform: Platform | None = None) -> Image | None:
+        """The image that is meant; None when none of the target is here. Raises PlatformNotHere."""
+        if located.image_id:
+            image = self.store.find(located.image_id)
+            if image is not None and platform is not None:
+                require_platform(image, ref, platform)
+            return image
+        try:
+            entry = choose(self.store.documents.entries(located.target), host_platform(), platform, ref=ref)
+        except PlatformNotHere:
+            images = self.store.documents.images_of(located.target)
+            if len(images) == 1 and platform is not None:
+                # says more than that it is not there
+                require_platform(self.store.find(images.pop()), ref, platform)
+            raise
+        return self.store.find(entry.image_id) if entry is not None else None
+
+    def find_named(self, name: str) -> Image | None:
+        """The image that a familiar name with tag or digest means here."""
+        target = self.store.names.find(name)
+        return self.chosen(Located(target=target), name) if target is not None else None
+
+    def images_of(self, ref: str) -> set[str]:
+        """Ids of all that the reference can mean, by platform. Raises NoSuchImage, InvalidReference."""
+        located = self.locate(ref)
+        return {located.image_id} if located.image_id else self.store.documents.images_of(located.target)
 
     # naming
 
     async def tag(self, ref: str, repo: str, tag: str = "") -> None:
-        """Raises InvalidReference, NoSuchImage."""
+        """A name gives all its platforms to the new name, an id its one. Raises InvalidReference,
+        NoSuchImage."""
+        located = self.locate(ref)
         image = self.find(ref)
         name = parse_name(repo)
         if name.digest:
             raise InvalidReference("refusing to create a tag with a digest reference")
         if tag:
             name = name.with_tag(tag)
-        self.name(image.id, name.with_default_tag())
+        self.name(image, name.with_default_tag(), located.target)
 
-    def name(self, image_id: str, name: ImageName) -> None:
-        """Give an image a name and say so."""
-        self.store.name(name.familiar, image_id, now_ns())
-        self.publish("tag", image_id, name.familiar)
+    def name(self, image: Image, name: ImageName, target: str = "") -> None:
+        """Give an image, or the ``target`` it belongs to, a name and say so."""
+        self.store.name(name.familiar, target or image.manifest_digest, now_ns())
+        self.publish("tag", image.id, name.familiar)
 
     def publish(self, action: str, image_id: str, name: str) -> None:
         """An image event with the image's labels and, when it has one, its name."""
@@ -98,9 +161,11 @@ class ImageCatalog:
 
     # showing
 
-    async def inspect(self, ref: str, platform: str = "") -> ImageInspect:
-        """Raises NoSuchImage."""
+    async def inspect(self, ref: str, manifests: bool = False, platform: str = "") -> ImageInspect:
+        """Raises NoSuchImage, PlatformNotHere."""
+        located = self.locate(ref)
         image = await self.resolve(ref, platform)
+        target = image.manifest_digest if platform else located.target
         raw = _raw_config(self.store.blobs.read(image.id))
         config = raw.get("config")
         history = image.config.history
@@ -112,8 +177,14 @@ class ImageCatalog:
             graph = {"MergedDir": f"{layer}/merged", "UpperDir": paths[-1], "WorkDir": f"{layer}/work"}
             if len(paths) > 1:
                 graph["LowerDir"] = ":".join(reversed(paths[:-1]))
+        users = self._users.image_users() if manifests else []
         return ImageInspect(
-            image=image, config=config if isinstance(config, dict) else {}, graph=graph, comment=comment
+            image=image,
+            config=config if isinstance(config, dict) else {},
+            graph=graph,
+            comment=comment,
+            descriptor=self.store.documents.describe(target),
+            manifests=manifest_summaries(self.store, target, users) if manifests else None,
         )
 
     async def history(self, ref: str, platform: str = "") -> list[HistoryItem]:
@@ -150,18 +221,21 @@ class ImageCatalog:
         filters: Mapping[str, Sequence[str]] | None = None,
         all: bool = False,  # noqa: A002 - Docker's word
         shared_size: bool = False,
+        manifests: bool = False,
     ) -> list[ImageSummary]:
         """Newest first. Raises InvalidFilter, and NoSuchImage for what before and since name."""
         accepted = Filters(filters or {})
         accepted.require_known(_LIST_FILTERS)
         dangling_only = accepted.boolean("dangling", False)
         before_ns, since_ns = self._bounds(accepted)
-        images = self.store.all()
-        parents = {image.parent for image in images if image.parent}
-        counts = _count(user.image_id for user in self._users.image_users())
-        shared = _shared_sizes(images) if shared_size else {}
+        rows = rows_of(self.store, self.find_named)
+        parents = {image.parent for image in self.store.all() if image.parent}
+        users = self._users.image_users()
+        counts = _count(user.image_id for user in users)
+        shared = shared_sizes(rows) if shared_size else {}
         summaries = []
-        for image in images:
+        for row in rows:
+            image = row.image
             if (before_ns and image.created_ns >= before_ns) or (since_ns and image.created_ns <= since_ns):
                 continue
             labels = image.config.config.labels if image.config.config is not None else None
@@ -169,7 +243,7 @@ class ImageCatalog:
                 continue
             if dangling_only and image.id in parents:
                 continue
-            tags, digests = _matching_names(image, accepted.get("reference"))
+            tags, digests = _matching_names(row, accepted.get("reference"))
             if not tags and not digests:
                 if not all and image.id in parents:
                     continue
@@ -177,21 +251,29 @@ class ImageCatalog:
                     continue
             elif dangling_only and tags:
                 continue
-            summaries.append(
-                ImageSummary(
-                    id=image.id,
-                    parent_id=image.parent,
-                    repo_tags=tags,
-                    repo_digests=digests,
-                    created=image.created_ns // 1_000_000_000,
-                    size=image.size_bytes,
-                    shared_size=shared.get(image.id, -1),
-                    labels=labels,
-                    containers=counts.get(image.id, 0),
-                )
+            summary = ImageSummary(
+                id=image.id,
+                parent_id=image.parent,
+                repo_tags=tags,
+                repo_digests=digests,
+                created=image.created_ns // 1_000_000_000,
+                size=sum(row.chains.values()),
+                shared_size=shared.get(image.id, -1),
+                labels=labels,
+                containers=sum(counts.get(one.id, 0) for one in row.images),
             )
+            summaries.append(self._with_manifests(summary, row, users) if manifests else summary)
         summaries.sort(key=lambda summary: (-summary.created, summary.id))
         return summaries
+
+    def _with_manifests(
+        self, summary: ImageSummary, row: ImageRow, users: Sequence[ImageUser]
+    ) -> ImageSummary:
+        targets = row.targets or [row.image.manifest_digest]
+        found = {one.id: one for target in targets for one in manifest_summaries(self.store, target, users)}
+        return msgspec.structs.replace(
+            summary, descriptor=self.store.documents.describe(targets[0]), manifests=list(found.values())
+        )
 
     def _bounds(self, filters: Filters) -> tuple[int, int]:
         before = [self.find(ref).created_ns for ref in filters.get("before")]
@@ -250,27 +332,16 @@ def _count(items: Iterable[str]) -> dict[str, int]:
     return counts
 
 
-def _shared_sizes(images: Sequence[Image]) -> dict[str, int]:
-    """Bytes of each image's layers that other images have as well."""
-    uses = _count(chain for image in images for chain in image.chain_ids)
-    return {
-        image.id: sum(
-            size for chain, size in zip(image.chain_ids, image.layer_sizes, strict=True) if uses[chain] > 1
-        )
-        for image in images
-    }
-
-
-def _matching_names(image: Image, patterns: Sequence[str]) -> tuple[list[str], list[str]]:
+def _matching_names(row: ImageRow, patterns: Sequence[str]) -> tuple[list[str], list[str]]:
     if not patterns:
-        return list(image.repo_tags), list(image.repo_digests)
+        return list(row.tags), list(row.digests)
 
     def matches(text: str) -> bool:
         name = parse_name(text)
         targets = (name.familiar, name.familiar_repository, name.normalised, name.repository)
         return any(_glob(pattern, target) for pattern in patterns for target in targets)
 
-    return [tag for tag in image.repo_tags if matches(tag)], [d for d in image.repo_digests if matches(d)]
+    return [tag for tag in row.tags if matches(tag)], [digest for digest in row.digests if matches(digest)]
 
 
 def _glob(pattern: str, text: str) -> bool:
@@ -286,31 +357,23 @@ def _seconds(created: str) -> int:
         return 0
 
 
-def _require_platform(image: Image, ref: str, platform: str) -> None:
-    wanted = parse_platform(platform)
-    config = image.config
-    same_variant = not wanted[2] or not config.variant or wanted[2] == config.variant
-    if wanted[:2] == (config.os, config.architecture) and same_variant:
-        return
-    actual = "/".join(part for part in (config.os, config.architecture, config.variant) if part)
-    raise NotFound(
-        f"image with reference {ref} was found but its platform ({actual}) does not match the specified "
-        f"platform ({'/'.join(part for part in wanted if part)})"
-    )
+def host_platform() -> Platform:
+    """What runs here."""
+    return Platform(architecture=architecture())
 
 
-_ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "i386": "386"}
+def wanted_platform(text: str) -> Platform | None:
+    """What ``--platform`` asks for; None for "". Raises InvalidPlatform."""
+    return parse_platform(text, architecture()) if text else None
 
 
-def parse_platform(text: str) -> tuple[str, str, str]:
-    """(os, architecture, variant) of ``linux/arm64/v8``, ``linux`` or ``arm64``. Raises InvalidArgument."""
-    parts = [part.lower() for part in text.split("/")]
-    if len(parts) > 3 or not all(part and part.replace("_", "").replace("-", "").isalnum() for part in parts):
-        raise InvalidArgument(f'"{text}" is an invalid platform specifier: use os/architecture/variant')
-    if len(parts) == 1:
-        parts = ["linux", parts[0]] if parts[0] != "linux" else ["linux", architecture()]
-    arch = _ARCHITECTURES.get(parts[1], parts[1])
-    variant = parts[2] if len(parts) == 3 else ""
-    if arch == "arm64" and variant == "v8":
-        variant = ""
-    return parts[0], arch, variant
+def require_platform(image: Image | None, ref: str, wanted: Platform) -> None:
+    """Raises NotFound with Docker's text, after which ``docker run`` pulls."""
+    if image is None:
+        raise NoSuchImage(ref)
+    actual = platform_of(image)
+    if not is_same(actual, wanted):
+        raise NotFound(
+            f"image with reference {ref} was found but its platform ({actual.text}) does not match the "
+            f"specified platform ({wanted.text})"
+        )

@@ -78,7 +78,7 @@ class Commits:
                     done = await self._workers.run(lambda: self._assemble(lease, record, base, changed, step))
                 image = self._images.transfer.register(done, "")
                 if name is not None:
-                    self._images.catalog.name(image.id, name)
+                    self._images.catalog.name(image, name)
             finally:
                 lease.release()
                 await self._images.catalog.collect()

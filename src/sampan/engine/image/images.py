@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
 import msgspec
 
+from sampan.base.errors import InvalidArgument, NotFound
 from sampan.content.bootstrap import BootstrapOptions
 from sampan.content.images import ImageStore
 from sampan.content.streams import Workers
@@ -42,7 +43,7 @@ class Images:
 
     async def inspect(self, ref: str, manifests: bool = False, platform: str = "") -> ImageInspect:
         """Raises NoSuchImage."""
-        return await self.catalog.inspect(ref, platform)
+        return await self.catalog.inspect(ref, manifests, platform)
 
     async def history(self, ref: str, platform: str = "") -> Sequence[HistoryItem]:
         """Newest first. Raises NoSuchImage."""
@@ -56,8 +57,15 @@ class Images:
         digests: bool = False,
         manifests: bool = False,
     ) -> Sequence[ImageSummary]:
-        """Newest first. Raises InvalidFilter. ``digests`` and ``manifests`` change nothing yet."""
-        return await self.catalog.list(filters, all, shared_size)
+        """Newest first. Raises InvalidFilter. ``digests`` changes nothing: they are always there."""
+        return await self.catalog.list(filters, all, shared_size, manifests)
+
+    async def stands_for(self, ref: str, image_id: str) -> bool:
+        """Whether a reference leads to the image, be it on another platform than this machine's."""
+        try:
+            return image_id in self.catalog.images_of(ref)
+        except (NotFound, InvalidArgument):
+            return False
 
     async def usage(self) -> ImageUsage:
         """For ``system df``."""
@@ -67,9 +75,11 @@ class Images:
         """Raises InvalidReference, NoSuchImage."""
         await self.catalog.tag(ref, repo, tag)
 
-    async def remove(self, ref: str, force: bool = False, noprune: bool = False) -> Sequence[DeletedImage]:
-        """Raises NoSuchImage, ImageInUse."""
-        return await self.removal.remove(ref, force, noprune)
+    async def remove(
+        self, ref: str, force: bool = False, noprune: bool = False, platforms: Sequence[str] = ()
+    ) -> Sequence[DeletedImage]:
+        """Raises NoSuchImage, ImageInUse, PlatformNotHere."""
+        return await self.removal.remove(ref, force, noprune, platforms)
 
     async def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> ImagePrune:
         """Raises PruneRunning, InvalidFilter."""

@@ -8,48 +8,41 @@ next one and nothing else.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
 import msgspec
 
 from sampan.base.clock import now_ns
-from sampan.base.errors import InvalidArgument, NotFound, SampanError
-from sampan.content.assembly import Assembled, assemble, parse_config
-from sampan.content.blobs import digest_of
-from sampan.content.bootstrap import architecture
+from sampan.base.errors import NotFound, SampanError
+from sampan.content.assembly import Assembled, assemble
+from sampan.content.documents import platform_of
 from sampan.content.images import ImageStore, Lease
 from sampan.content.layers import chain_ids
 from sampan.content.streams import Workers
 from sampan.engine.events import Events
+from sampan.formats.platform import Platform, is_same
 from sampan.formats.reference import ImageName
-from sampan.model.image import Descriptor, Image, ImageConfig, Manifest
+from sampan.model.image import Image
 from sampan.model.progress import ProgressMessage
+from sampan.store.images import ManifestRecord
 from sampan.transfer.credentials import Credentials
 from sampan.transfer.downloads import Downloads
 from sampan.transfer.errors import (
     DENIED,
     MANIFEST_UNKNOWN,
     NAME_UNKNOWN,
-    ContentMismatch,
     NoMatchingPlatform,
     RegistryRefused,
-    RegistryUnreachable,
 )
-from sampan.transfer.manifests import Platform, choose, is_index, read_index, read_manifest
 from sampan.transfer.registries import Registries
 from sampan.transfer.repository import Repository
 
 from .blob_sources import BlobSources
-from .catalog import ImageCatalog, parse_platform
+from .catalog import ImageCatalog, host_platform, wanted_platform
 from .layer_fetch import FetchedLayers, LayerFetch, WantedLayer
 from .progress import Say, messages_of, status
+from .remote import RemoteImage, RemoteImages, first_answer
 from .transfer import ImageTransfer
-
-T = TypeVar("T")
-
-_CONFIG_LIMIT_BYTES = 8 << 20
-_PASSED_OVER = (RegistryRefused, RegistryUnreachable, ContentMismatch)
 
 
 class PullRefused(NotFound):
@@ -62,17 +55,6 @@ class PullWanted(msgspec.Struct, frozen=True, kw_only=True):
     platform: str = ""
     """As ``--platform`` has it; "" for this machine's."""
     credentials: Credentials
-
-
-class _Found(msgspec.Struct, frozen=True, kw_only=True):
-    """An image in a registry; no layer has been fetched."""
-
-    digest: str
-    """Of what the name stands for: an index or a manifest."""
-    manifest_data: bytes
-    manifest: Manifest
-    config_data: bytes
-    config: ImageConfig
 
 
 class Puller:
@@ -121,62 +103,42 @@ class Puller:
     async def _pull_one(
         self, say: Say, repositories: Sequence[Repository], name: ImageName, platform: str
     ) -> bool:
-        """One image under one name. Whether the name stood for something else before."""
+        """One image under one name. Whether it was not here, or the name stood for something else."""
+        remote = RemoteImages(self._store, repositories)
+        wanted = wanted_platform(platform)
         with _explained(name):
-            found = await self._find(say, repositories, name, platform)
+            target = await remote.target(name)
+            say(ProgressMessage(status=f"Pulling from {name.path}", id=name.digest or name.tag))
+            found = await remote.image(target, name, wanted or host_platform())
 
-        def finish(image: Image) -> bool:
-            say(status(f"Digest: {found.digest}"))
-            if platform:
-                self._warn_of_platform(say, image, name, platform)
+        def finish(image: Image, new: bool) -> bool:
+            say(status(f"Digest: {target.digest}"))
+            if wanted is not None:
+                _warn_of_platform(say, image, name, wanted)
             layers = [layer.digest for layer in found.manifest.layers]
-            self._sources.seen(name, [found.digest, digest_of(found.manifest_data), *layers])
-            return self._record(image, name, found.digest)
+            documents = [one.digest for one in (*found.indexes, found.document)]
+            self._sources.seen(name, [*documents, *layers])
+            return self._record(image, name, found) or new
 
         image = self._store.find(found.manifest.config.digest)
-        if image is not None:
-            return finish(image)
-        return await self._fetch(say, repositories, found, finish)
+        if image is None:
+            return await self._fetch(say, repositories, found, finish)
+        with self._store.lease() as lease:
+            await self._workers.run(lambda: self._keep_documents(lease, found))
+            return finish(image, False)
 
-    async def _find(
-        self, say: Say, repositories: Sequence[Repository], name: ImageName, platform: str
-    ) -> _Found:
-        reference = name.digest or name.tag
-        top = await first_answer(repositories, lambda repository: repository.manifest(reference))
-        say(ProgressMessage(status=f"Pulling from {name.path}", id=reference))
-        fetched = top
-        if is_index(top.media_type):
-            os_, arch, variant = parse_platform(platform) if platform else ("linux", architecture(), "")
-            wanted = Platform(os=os_, architecture=arch, variant=variant)
-            entry = choose(read_index(top), wanted)
-            fetched = await first_answer(repositories, lambda repository: repository.manifest(entry.digest))
-        manifest = read_manifest(fetched, name.familiar)
-        data = await self._config(repositories, manifest.config)
-        config = parse_config(data)
-        if config.os not in ("", "linux"):
-            raise InvalidArgument(
-                f'image operating system "{config.os}" cannot be used on this platform: {name.familiar}'
-            )
-        if len(config.rootfs.diff_ids) != len(manifest.layers):
-            raise ContentMismatch("layers from manifest don't match image configuration")
-        return _Found(
-            digest=top.digest,
-            manifest_data=fetched.data,
-            manifest=manifest,
-            config_data=data,
-            config=config,
-        )
-
-    async def _config(self, repositories: Sequence[Repository], descriptor: Descriptor) -> bytes:
-        if self._store.find(descriptor.digest) is not None:
-            return self._store.blobs.read(descriptor.digest)
-        limit = min(descriptor.size or _CONFIG_LIMIT_BYTES, _CONFIG_LIMIT_BYTES)
-        return await first_answer(
-            repositories, lambda repository: repository.small_blob(descriptor.digest, limit)
-        )
+    def _keep_documents(self, lease: Lease, found: RemoteImage) -> None:
+        """In a thread: what led to the image, byte by byte."""
+        for document in (*found.indexes, found.document):
+            lease.add(document.digest)
+            self._store.blobs.put(document.data)
 
     async def _fetch(
-        self, say: Say, repositories: Sequence[Repository], found: _Found, finish: Callable[[Image], bool]
+        self,
+        say: Say,
+        repositories: Sequence[Repository],
+        found: RemoteImage,
+        finish: Callable[[Image, bool], bool],
     ) -> bool:
         """All layers, then the image; ``finish`` names it before anybody can take it for unused."""
         diff_ids, blobs = found.config.rootfs.diff_ids, found.manifest.layers
@@ -191,63 +153,60 @@ class Puller:
             try:
                 async with self._layers.fetched(layers, repositories, say) as fetched:
                     assembled = await self._workers.run(lambda: self._assemble(lease, found, fetched))
-                    return finish(self._transfer.register(assembled, ""))
+                    return finish(self._transfer.register(assembled, ""), True)
             finally:
                 lease.release()
                 await self._catalog.collect()
 
-    def _assemble(self, lease: Lease, found: _Found, fetched: FetchedLayers) -> Assembled:
+    def _assemble(self, lease: Lease, found: RemoteImage, fetched: FetchedLayers) -> Assembled:
         """In a thread: from here on what was fetched belongs to the store."""
         for digest, path in fetched.paths.items():
             self._store.blobs.adopt(path, digest)
+        self._keep_documents(lease, found)
         return assemble(
             self._store,
             lease,
             found.config_data,
             found.manifest.layers,
             names=[],
-            manifest_data=found.manifest_data,
+            manifest_data=found.document.data,
+            media_type=found.document.media_type,
             ready=fetched.staged,
         )
 
-    def _record(self, image: Image, name: ImageName, digest: str) -> bool:
+    def _record(self, image: Image, name: ImageName, found: RemoteImage) -> bool:
+        """Let the name stand for what was found, in one step: nothing is awaited. Whether it is news."""
         now = now_ns()
-        by_digest = f"{name.familiar_repository}@{digest}"
+        target = found.target.digest
+        documents = [ManifestRecord(digest=one.digest, media_type=one.media_type) for one in found.indexes]
+        own = ManifestRecord(
+            digest=found.document.digest, media_type=found.document.media_type, image_id=image.id
+        )
+        self._store.add_documents([*documents, own])
+        self._store.arrived(image.id, now)
+        by_digest = f"{name.familiar_repository}@{target}"
         shown = by_digest if name.digest else name.familiar
-        previous = self._store.find_named(shown)
-        if self._store.find_named(by_digest) != image:
-            self._store.name(by_digest, image.id, now, kind="digest")
-        if not name.digest and (previous is None or previous.id != image.id):
-            self._store.name(shown, image.id, now)
+        changed = self._store.names.find(shown) != target
+        if self._store.names.find(by_digest) != target:
+            self._store.name(by_digest, target, now, kind="digest")
+        if changed and not name.digest:
+            self._store.name(shown, target, now)
         labels = image.config.config.labels if image.config.config is not None else None
         self._events.publish(
             "image", "pull", name.familiar, {**(labels or {}), "name": name.familiar_repository}
         )
-        return previous is None or previous.id != image.id
+        return changed
 
-    @staticmethod
-    def _warn_of_platform(say: Say, image: Image, name: ImageName, platform: str) -> None:
-        os_, arch, variant = parse_platform(platform)
-        config = image.config
-        same = not variant or not config.variant or variant == config.variant
-        if (os_, arch) == (config.os or "linux", config.architecture) and same:
-            return
-        actual = Platform(os=config.os, architecture=config.architecture, variant=config.variant).text
-        wanted = Platform(os=os_, architecture=arch, variant=variant).text
+
+def _warn_of_platform(say: Say, image: Image, name: ImageName, wanted: Platform) -> None:
+    actual = platform_of(image)
+    if not is_same(actual, wanted):
         say(
             status(
-                f"WARNING: image with reference {name.familiar} was found but its platform ({actual}) "
-                f"does not match the specified platform ({wanted})"
+                f"WARNING: image with reference {name.familiar} was found but its platform ({actual.text}) "
+                f"does not match the specified platform ({wanted.text})"
             )
         )
-
-
-async def first_answer(repositories: Sequence[Repository], ask: Callable[[Repository], Awaitable[T]]) -> T:
-    """The answer of the first address that has one; the last one's error otherwise."""
-    for repository in repositories[:-1]:
-        with contextlib.suppress(*_PASSED_OVER):
-            return await ask(repository)
-    return await ask(repositories[-1])
 
 
 @contextlib.contextmanager

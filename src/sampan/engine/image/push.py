@@ -8,16 +8,19 @@ import msgspec
 
 from sampan.base.clock import now_ns
 from sampan.base.errors import InvalidArgument, NotFound
-from sampan.content.images import OCI_MANIFEST, ImageStore
+from sampan.content.images import OCI_INDEX, OCI_MANIFEST, ImageStore, Lease, decode_manifest
+from sampan.content.targets import MANIFESTS, Entry, is_index, plan_push
 from sampan.engine.events import Events
+from sampan.formats.platform import Platform
 from sampan.formats.reference import ImageName, parse_name
-from sampan.model.image import Image
+from sampan.model.image import Descriptor
 from sampan.model.progress import ProgressMessage
 from sampan.transfer.credentials import Credentials
 from sampan.transfer.registries import Registries
+from sampan.transfer.repository import Repository
 
-from .blob_upload import BlobUpload, Destination, OutgoingLayer, OutgoingManifest
-from .catalog import ImageCatalog
+from .blob_upload import BlobUpload, Destination, OutgoingLayer, OutgoingManifest, Pushed
+from .catalog import ImageCatalog, host_platform, wanted_platform
 from .progress import Say, messages_of, status
 
 
@@ -31,6 +34,28 @@ class _PushResult(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     tag: str
     digest: str
     size: int
+
+
+class _PushedInstead(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """moby: api/types/auxprogress.ManifestPushedInsteadOfIndex, of which the client makes a note."""
+
+    manifest_pushed_instead_of_index: bool = True
+    original_index: Descriptor
+    selected_manifest: Descriptor
+
+
+class _Outgoing(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes out under a tag."""
+
+    name: ImageName
+    target: str
+    """Digest of the index or manifest that the tag will stand for."""
+    leaves: list[Entry]
+    """The manifests that go."""
+    indexes: list[str] = []
+    """Those that go, from the target down."""
+    instead_of: str = ""
+    """The index that is not all here."""
 
 
 class Pusher:
@@ -50,54 +75,127 @@ class Pusher:
         if name.digest:
             raise InvalidArgument("cannot push a digest reference")
 
+        wanted = wanted_platform(platform)
+
         async def work(say: Say) -> None:
             say(status(f"The push refers to repository [{name.repository}]"))
-            images = await self._images(name, platform)
+            outgoing = [self._outgoing(one, wanted) for one in self._tagged(name)]
             [repository] = await self._registries.repositories(
                 name.domain, name.path, credentials, mirrors=False
             )
             to = Destination(name=name, repository=repository)
-            for tagged, image in images:
-                await self._push_one(say, to, tagged, image)
+            for one in outgoing:
+                await self._push_one(say, to, one)
 
         return messages_of(work)
 
-    async def _images(self, name: ImageName, platform: str) -> list[tuple[ImageName, Image]]:
-        known = [parse_name(tag) for tag in self._store.names()]
+    def _tagged(self, name: ImageName) -> list[ImageName]:
+        known = [parse_name(tag) for tag in self._store.names.all()]
         tagged = [one for one in known if one.repository == name.repository and not one.digest]
         if not tagged:
             raise NotTagged(f"An image does not exist locally with the tag: {name.familiar_repository}")
-        if name.tag:
-            if self._store.find_named(name.familiar) is None:
-                raise NotTagged(f"tag does not exist: {name.familiar}")
-            tagged = [name]
-        return [(one, await self._catalog.resolve(one.familiar, platform)) for one in tagged]
+        if not name.tag:
+            return sorted(tagged, key=lambda one: one.tag)
+        if self._store.names.find(name.familiar) is None:
+            raise NotTagged(f"tag does not exist: {name.familiar}")
+        return [name]
 
-    async def _push_one(self, say: Say, to: Destination, name: ImageName, image: Image) -> None:
+    def _outgoing(self, name: ImageName, wanted: Platform | None) -> _Outgoing:
+        """Decide what goes out under a name. Raises PlatformNotHere, SeveralFit."""
+        documents = self._store.documents
+        target = self._store.names.find(name.familiar)
+        if target is None:
+            raise NotTagged(f"tag does not exist: {name.familiar}")
+        entries = documents.entries(target)
+        record = documents.find(target)
+        if record is not None and not record.image_id:
+            whole = all(self._can_be_sent(entry) for entry in entries)
+            plan = plan_push(entries, host_platform(), wanted, ref=name.familiar, whole=whole)
+            if plan.entry is None:
+                indexes = [
+                    one for one in documents.below(target) if is_index(documents.describe(one).media_type)
+                ]
+                return _Outgoing(name=name, target=target, leaves=entries, indexes=indexes)
+            digest = plan.entry.descriptor.digest
+            original = target if plan.instead else ""
+            return _Outgoing(name=name, target=digest, leaves=[plan.entry], instead_of=original)
+        image = self._catalog.find(name.familiar, wanted)
+        if not self._store.is_whole(target):
+            # it was never fetched as this manifest has it packed
+            target = image.manifest_digest
+        return _Outgoing(name=name, target=target, leaves=documents.entries(target))
+
+    def _can_be_sent(self, entry: Entry) -> bool:
+        """Whether a leaf of an index is here with everything that belongs to it."""
+        return entry.is_here and self._store.is_whole(entry.descriptor.digest)
+
+    async def _push_one(self, say: Say, to: Destination, outgoing: _Outgoing) -> None:
+        """Leaves before the indexes that need them, the target last and under the tag."""
         with self._store.lease() as lease:
-            lease.add(image.manifest_digest, image.id)
-            data = self._store.blobs.read(image.manifest_digest)
-            manifest = self._store.manifest(image)
-            lease.add(*image.chain_ids, *(layer.digest for layer in manifest.layers))
-            outgoing = OutgoingManifest(
-                data=data,
-                media_type=manifest.media_type or OCI_MANIFEST,
-                config=msgspec.structs.replace(manifest.config, digest=image.id),
-                layers=[
-                    OutgoingLayer(blob=blob, diff_id=diff_id, chain_id=chain)
-                    for blob, diff_id, chain in zip(
-                        manifest.layers, image.config.rootfs.diff_ids, image.chain_ids, strict=True
-                    )
-                ],
-            )
-            pushed = await self._upload.put(say, to, name.tag, outgoing)
-        digest = pushed.digest
-        say(status(f"{name.tag}: digest: {digest} size: {pushed.size_bytes}"))
-        result = _PushResult(tag=name.tag, digest=digest, size=pushed.size_bytes)
-        say(ProgressMessage(aux=msgspec.to_builtins(result)))
-        if self._store.find(image.id) is not None:
-            self._store.name(f"{name.familiar_repository}@{digest}", image.id, now_ns(), kind="digest")
-        labels = image.config.config.labels if image.config.config is not None else None
-        self._events.publish(
-            "image", "push", name.familiar, {**(labels or {}), "name": name.familiar_repository}
+            lease.add(outgoing.target, *outgoing.indexes)
+            for leaf in outgoing.leaves:
+                digest = leaf.descriptor.digest
+                reference = digest if outgoing.indexes else outgoing.name.tag
+                manifest = self._manifest(lease, leaf, kept=bool(outgoing.indexes))
+                if manifest is not None:
+                    pushed = await self._upload.put(say, to, reference, manifest)
+                else:
+                    pushed = await self._put(to.repository, reference, digest)
+            for digest in reversed(outgoing.indexes):
+                is_target = digest == outgoing.target
+                pushed = await self._put(to.repository, outgoing.name.tag if is_target else digest, digest)
+        self._tell(say, outgoing, pushed)
+
+    def _manifest(self, lease: Lease, leaf: Entry, *, kept: bool) -> OutgoingManifest | None:
+        """What goes with a leaf; None when it is of a kind that refers to nothing known here."""
+        digest = leaf.descriptor.digest
+        data = self._store.blobs.read(digest)
+        image = self._store.find(leaf.image_id)
+        media_type = self._store.documents.describe(digest).media_type or OCI_MANIFEST
+        if image is None and media_type not in MANIFESTS:
+            return None
+        manifest = decode_manifest(data)
+        if image is None:
+            # layers of an attestation were never unpacked: nothing but their bytes is known
+            names = [(layer.digest, "") for layer in manifest.layers]
+        else:
+            lease.add(*image.chain_ids)
+            names = list(zip(image.config.rootfs.diff_ids, image.chain_ids, strict=True))
+        lease.add(digest, manifest.config.digest, *(layer.digest for layer in manifest.layers))
+        return OutgoingManifest(
+            data=data,
+            media_type=media_type,
+            config=manifest.config,
+            layers=[
+                OutgoingLayer(blob=blob, diff_id=diff_id, chain_id=chain)
+                for blob, (diff_id, chain) in zip(manifest.layers, names, strict=True)
+            ],
+            kept=kept or image is None,
         )
+
+    async def _put(self, repository: Repository, reference: str, digest: str) -> Pushed:
+        """Send one document as it came. Raises RegistryRefused."""
+        sent = self._store.documents.describe(digest)
+        data = self._store.blobs.read(digest)
+        await repository.put_manifest(reference, data, sent.media_type or OCI_INDEX)
+        return Pushed(digest=digest, size_bytes=len(data))
+
+    def _tell(self, say: Say, outgoing: _Outgoing, pushed: Pushed) -> None:
+        name, store = outgoing.name, self._store
+        say(status(f"{name.tag}: digest: {pushed.digest} size: {pushed.size_bytes}"))
+        result = _PushResult(tag=name.tag, digest=pushed.digest, size=pushed.size_bytes)
+        say(ProgressMessage(aux=msgspec.to_builtins(result)))
+        if outgoing.instead_of:
+            note = _PushedInstead(
+                original_index=store.documents.describe(outgoing.instead_of),
+                selected_manifest=outgoing.leaves[0].descriptor,
+            )
+            say(ProgressMessage(aux=msgspec.to_builtins(note)))
+        # what was packed on its way out has a digest there that no document here has
+        here = pushed.digest if store.documents.find(pushed.digest) is not None else outgoing.target
+        if store.documents.find(here) is not None:
+            store.name(f"{name.familiar_repository}@{pushed.digest}", here, now_ns(), kind="digest")
+        image = self._catalog.find_named(name.familiar)
+        config = image.config.config if image is not None else None
+        labels = (config.labels if config is not None else None) or {}
+        self._events.publish("image", "push", name.familiar, {**labels, "name": name.familiar_repository})

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sampan.base.clock import now_ns
-from sampan.base.errors import Conflict
+from sampan.base.errors import Conflict, InvalidArgument
 from sampan.base.ids import short_id
 from sampan.engine.events import Events
 from sampan.engine.filters import Filters, prune_labels_match, prune_until_ns
 from sampan.formats.reference import ImageName, parse_name
 from sampan.model.image import Image
 
-from .catalog import ImageCatalog, NoSuchImage, names_of, stored_name
+from .catalog import ImageCatalog, Located, NoSuchImage, names_of, wanted_platform
 from .users import ImageUsers
 from .views import DeletedImage, ImagePrune
 
@@ -36,27 +36,82 @@ class ImageRemoval:
         self._events = events
         self._pruning = False
 
-    async def remove(self, ref: str, force: bool = False, noprune: bool = False) -> list[DeletedImage]:
-        """Take a name away, and the image with its last one. Raises NoSuchImage, ImageInUse."""
-        image = self._catalog.find(ref)
+    async def remove(
+        self, ref: str, force: bool = False, noprune: bool = False, platforms: Sequence[str] = ()
+    ) -> list[DeletedImage]:
+        """Take a name away, and with its last one what it stands for; of ``platforms`` only those images.
+
+        Raises NoSuchImage, ImageInUse, PlatformNotHere.
+        """
+        if platforms and not force:
+            raise InvalidArgument(
+                "Content will be removed from all images referencing this variant. "
+                "Use --force to force delete."
+            )
+        located = self._catalog.locate(ref)
         records: list[DeletedImage] = []
-        names = names_of(image)
-        quiet = False
-        if not _is_id_prefix(image.id, ref):
-            if not force and _is_single(names):
-                self._refuse_if_used(image, ref)
-            if self._untag(image, parse_name(ref), records):
-                return records
-            quiet = True
-        elif _is_single(names):
-            self._check_conflicts(image, ignore_soft=force, ignore_names=True)
-            for name in names:
-                self._drop_name(image.id, name, records)
         try:
-            self._delete(image.id, records, force=force, prune=not noprune, quiet=quiet)
+            if platforms:
+                self._remove_platforms(located, ref, platforms, records, prune=not noprune)
+            elif located.image_id:
+                self._remove_image(located.image_id, records, force=force, prune=not noprune)
+            else:
+                self._remove_name(located, ref, records, force=force, prune=not noprune)
         finally:
             await self._catalog.collect()
         return records
+
+    def _remove_platforms(
+        self,
+        located: Located,
+        ref: str,
+        platforms: Sequence[str],
+        records: list[DeletedImage],
+        *,
+        prune: bool,
+    ) -> None:
+        images = []
+        for text in platforms:
+            image = self._catalog.chosen(located, ref, wanted_platform(text))
+            if image is None:
+                raise NoSuchImage(ref)
+            images.append(image)
+        for image in images:
+            self._delete(image.id, records, force=True, prune=prune, quiet=False)
+
+    def _remove_image(self, image_id: str, records: list[DeletedImage], *, force: bool, prune: bool) -> None:
+        image = self._store.find(image_id)
+        if image is None:
+            raise NoSuchImage(image_id)
+        single = _is_single(names_of(image))
+        if single:
+            self._check_conflicts(image, ignore_soft=force, ignore_names=True)
+        self._delete(image_id, records, force=force, prune=prune, quiet=False, ignore_names=single)
+
+    def _remove_name(
+        self, located: Located, ref: str, records: list[DeletedImage], *, force: bool, prune: bool
+    ) -> None:
+        ids = self._store.documents.images_of(located.target)
+        images = [image for image in map(self._store.find, sorted(ids)) if image is not None]
+        names = [located.name] if located.name else self._store.names.of(located.target)
+        if not force and _is_single(sorted({name for image in images for name in names_of(image)})):
+            for image in images:
+                self._refuse_if_used(image, ref)
+        elif not force and not located.name:
+            raise ImageInUse(
+                f"conflict: unable to delete {short_id(located.target)} (must be forced) - image is "
+                "referenced in multiple repositories"
+            )
+        meant = self._catalog.chosen(located, ref)
+        for name in names:
+            self._drop_name(meant, name, records)
+            self._drop_digests(parse_name(name), ids, records)
+        # of those that nothing names any more the meant one comes first
+        ordered = sorted(images, key=lambda image: (meant is None or image.id != meant.id, image.id))
+        for image in ordered:
+            current = self._store.find(image.id)
+            if current is not None and not names_of(current):
+                self._delete(image.id, records, force=force, prune=prune, quiet=True)
 
     def _refuse_if_used(self, image: Image, ref: str) -> None:
         for user in self._users.image_users():
@@ -66,41 +121,52 @@ class ImageRemoval:
                     f"{short_id(user.id)} is using its referenced image {short_id(image.id)}"
                 )
 
-    def _untag(self, image: Image, name: ImageName, records: list[DeletedImage]) -> bool:
-        """Remove one name, and digests of a repository that has no tag any more. Are names left?"""
-        self._drop_name(image.id, stored_name(name), records)
-        left = names_of(self._store.find(image.id) or image)
-        repository = name.repository
-        if not name.digest and not any(
-            not other.digest and other.repository == repository for other in map(parse_name, left)
-        ):
-            for text in left:
-                other = parse_name(text)
-                if other.digest and other.repository == repository:
-                    self._store.unname(text)
-                    records.append(DeletedImage(untagged=text))
-        return bool(names_of(self._store.find(image.id) or image))
+    def _drop_digests(self, name: ImageName, image_ids: set[str], records: list[DeletedImage]) -> None:
+        """A repository that names the images by no tag any more names them by no digest either."""
+        if name.digest:
+            return
+        left = {
+            text
+            for image in map(self._store.find, image_ids)
+            if image is not None
+            for text in names_of(image)
+            if parse_name(text).repository == name.repository
+        }
+        if all(parse_name(text).digest for text in left):
+            for text in sorted(left):
+                self._store.unname(text)
+                records.append(DeletedImage(untagged=text))
 
-    def _drop_name(self, image_id: str, name: str, records: list[DeletedImage]) -> None:
+    def _drop_name(self, image: Image | None, name: str, records: list[DeletedImage]) -> None:
         self._store.unname(name)
-        self._catalog.publish("untag", image_id, image_id)
+        if image is not None:
+            self._catalog.publish("untag", image.id, image.id)
         records.append(DeletedImage(untagged=name))
 
     def _delete(
-        self, image_id: str, records: list[DeletedImage], *, force: bool, prune: bool, quiet: bool
+        self,
+        image_id: str,
+        records: list[DeletedImage],
+        *,
+        force: bool,
+        prune: bool,
+        quiet: bool,
+        ignore_names: bool = False,
     ) -> None:
         image = self._store.find(image_id)
         if image is None:
             return
         try:
-            self._check_conflicts(image, ignore_soft=force, ignore_names=False)
+            self._check_conflicts(image, ignore_soft=force, ignore_names=ignore_names)
         except ImageInUse:
             dangling = not names_of(image) and not self._children(image_id)
             if quiet and (not dangling or self._is_used(image_id)):
                 return
             raise
         for name in names_of(image):
-            self._drop_name(image_id, name, records)
+            # an index that has other images here keeps its names
+            if self._store.documents.images_of(self._store.names.find(name) or "") == {image_id}:
+                self._drop_name(image, name, records)
         self._store.forget(image_id)
         self._catalog.publish("delete", image_id, image_id)
         records.append(DeletedImage(deleted=image_id))
@@ -186,7 +252,3 @@ def _is_single(names: list[str]) -> bool:
     parsed = [parse_name(name) for name in names]
     tags = [name for name in parsed if not name.digest]
     return len(tags) <= 1 and len({name.repository for name in parsed}) == 1
-
-
-def _is_id_prefix(image_id: str, ref: str) -> bool:
-    return image_id.startswith(ref) or image_id.removeprefix("sha256:").startswith(ref)

@@ -13,27 +13,28 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 import msgspec
 
 from sampan.base.clock import format_ns, now_ns
-from sampan.base.errors import InvalidArgument, NotFound, SystemFailure
-from sampan.content.archive_load import load_archive
-from sampan.content.archive_save import SavedImage, save_images
+from sampan.base.errors import InvalidArgument, SystemFailure
+from sampan.content.archive_images import Loaded, load_archive
+from sampan.content.archive_save import SavedTarget, save_images
 from sampan.content.assembly import Assembled
-from sampan.content.bootstrap import BootstrapOptions, architecture, bootstrap
+from sampan.content.bootstrap import BootstrapOptions, bootstrap
 from sampan.content.compression import CHUNK, Read
 from sampan.content.images import Lease
 from sampan.content.layer_import import import_layer
 from sampan.content.streams import Workers
 from sampan.content.unpack import ArchiveLimits
 from sampan.formats.dockerfile_changes import apply_changes
+from sampan.formats.platform import Platform
 from sampan.formats.reference import ImageName, parse_name, parse_tagged
 from sampan.model.container import ContainerConfig
 from sampan.model.image import Image
 from sampan.model.progress import ProgressDetail, ProgressMessage
 
-from .catalog import ImageCatalog, NoSuchImage, parse_platform
+from .catalog import ImageCatalog, Located, NoSuchImage, host_platform, wanted_platform
 from .config import wire_config
 from .progress import bar_text
 
-Put = Callable[[ProgressMessage | Assembled], None]
+Put = Callable[[ProgressMessage | Loaded], None]
 
 _PROGRESS_STEP = 1 << 20
 _URL_TIMEOUT_S = 60
@@ -51,11 +52,7 @@ class ImageTransfer:
     ) -> AsyncGenerator[ProgressMessage, None]:
         """Take in every image of an archive. Raises BadArchive, HostileArchive, DigestMismatch, DiskFull;
         then nothing of the archive is left."""
-        wanted = parse_platform(platform) if platform else ("linux", architecture(), "")
-
-        def matches(os_: str, arch: str, variant: str) -> bool:
-            same = not wanted[2] or not variant or variant == wanted[2]
-            return (os_, arch) == wanted[:2] and same
+        wanted = wanted_platform(platform)
 
         with self._store.lease() as lease:
 
@@ -64,8 +61,8 @@ class ImageTransfer:
                     self._store,
                     lease,
                     read,
-                    matches=matches,
-                    chosen=bool(platform),
+                    wanted=wanted,
+                    host=host_platform(),
                     limits=self._limits,
                     progress=_no_bar if quiet else _bar(put),
                 )
@@ -83,18 +80,20 @@ class ImageTransfer:
                 lease.release()
                 await self._catalog.collect()
 
-    def _register_loaded(self, assembled: Assembled) -> list[ProgressMessage]:
+    def _register_loaded(self, loaded: Loaded) -> list[ProgressMessage]:
         messages = []
-        names = [parse_name(name) for name in assembled.names]
+        names = [parse_tagged(name).familiar for name in loaded.names]
+        images = [self.register(one) for one in loaded.images]
+        self._store.add_documents(loaded.documents)
         for name in names:
-            previous = self._store.find_named(name.familiar)
-            if previous is not None and previous.id != assembled.image.id:
-                text = f"The image {name.familiar} already exists, renaming the old one with ID "
+            previous = self._catalog.find_named(name)
+            if previous is not None and previous.id not in {image.id for image in images}:
+                text = f"The image {name} already exists, renaming the old one with ID "
                 messages.append(ProgressMessage(stream=f"{text}{previous.id} to empty string\n"))
-        image = self.register(assembled)
-        messages += [ProgressMessage(stream=f"Loaded image: {name.familiar}\n") for name in names]
+            self._store.name(name, loaded.target or images[0].manifest_digest, now_ns())
+        messages += [ProgressMessage(stream=f"Loaded image: {name}\n") for name in names]
         if not names:
-            messages.append(ProgressMessage(stream=f"Loaded image ID: {image.id}\n"))
+            messages += [ProgressMessage(stream=f"Loaded image ID: {image.id}\n") for image in images]
         return messages
 
     def register(self, assembled: Assembled, action: str = "load") -> Image:
@@ -108,7 +107,7 @@ class ImageTransfer:
 
     async def save(self, refs: Sequence[str], platform: str = "") -> AsyncGenerator[bytes, None]:
         """One archive of the images. Raises NoSuchImage and NotFound at the first step."""
-        saved = self._select(refs, platform)
+        saved = self._select(refs, wanted_platform(platform))
         with self._store.lease() as lease:
 
             def work(write: Callable[[bytes], None]) -> None:
@@ -116,45 +115,49 @@ class ImageTransfer:
 
             async for chunk in self._workers.produce(work):
                 yield chunk
-        for one in saved:
-            self._catalog.publish("save", one.image.id, one.image.id)
+        for image_id in dict.fromkeys(image.id for one in saved for image in one.images):
+            self._catalog.publish("save", image_id, image_id)
 
-    def _select(self, refs: Sequence[str], platform: str) -> list[SavedImage]:
+    def _select(self, refs: Sequence[str], platform: Platform | None) -> list[SavedTarget]:
         """A repository without a tag stands for all its tags, as in ``docker save``."""
-        names: dict[str, list[str]] = {}
+        chosen: dict[tuple[str, str], tuple[Located, list[str]]] = {}
         for ref in refs:
-            for image, name in self._named(ref):
-                chosen = names.setdefault(image.id, [])
-                if name and name not in chosen:
-                    chosen.append(name)
-        images = [(self._catalog.find(image_id), chosen) for image_id, chosen in names.items()]
-        if platform:
-            wanted = parse_platform(platform)
-            for image, _ in images:
-                if (image.config.os, image.config.architecture) != wanted[:2]:
-                    raise NotFound(f"no suitable export target found for platform {platform}")
-        return [SavedImage(image=image, names=chosen) for image, chosen in images]
+            for located, name in self._named(ref):
+                _, names = chosen.setdefault((located.target, located.image_id), (located, []))
+                if name and name not in names:
+                    names.append(name)
+        return [self._saved(located, names, platform) for located, names in chosen.values()]
 
-    def _named(self, ref: str) -> list[tuple[Image, str]]:
-        image = None
+    def _saved(self, located: Located, names: list[str], platform: Platform | None) -> SavedTarget:
+        ref = names[0] if names else located.name or located.image_id or located.target
+        meant = self._catalog.chosen(located, ref, platform)
+        if meant is None:
+            raise NoSuchImage(ref)
+        if platform is not None or located.image_id:
+            images = [meant]
+        else:
+            ids = self._store.documents.images_of(located.target)
+            found = [image for image in map(self._store.find, sorted(ids)) if image is not None]
+            images = [meant, *(image for image in found if image.id != meant.id)]
+        return SavedTarget(target=located.target, images=images, names=names, whole=platform is None)
+
+    def _named(self, ref: str) -> list[tuple[Located, str]]:
         try:
-            image = self._catalog.find(ref)
+            located = self._catalog.locate(ref)
         except NoSuchImage:
             name = parse_name(ref)
             if not name.is_name_only:
                 raise
         else:
-            bare = ref.removeprefix("sha256:")
-            if image.id.removeprefix("sha256:").startswith(bare):
-                return [(image, "")]
+            if not located.name:
+                return [(located, "")]
             name = parse_name(ref)
             if not name.is_name_only:
-                return [(image, "" if name.digest else name.familiar)]
+                return [(located, "" if name.digest else located.name)]
         found = [
-            (other, tag)
-            for other in self._store.all()
-            for tag in other.repo_tags
-            if parse_name(tag).repository == name.repository
+            (Located(target=target, name=text), text)
+            for text, target in sorted(self._store.names.all().items())
+            if "@" not in text and parse_name(text).repository == name.repository
         ]
         if not found:
             raise NoSuchImage(name.with_default_tag().familiar)
@@ -176,8 +179,8 @@ class ImageTransfer:
         """
         name = _target(repo, tag)
         config = apply_changes(ContainerConfig(), changes)
-        os_, arch, variant = parse_platform(platform) if platform else ("linux", architecture(), "")
-        document = _import_config(config, os_, arch, variant, message or f"Imported from {source}")
+        runs_on = wanted_platform(platform) or host_platform()
+        document = _import_config(config, runs_on, message or f"Imported from {source}")
         url = _url(source) if source != "-" else ""
         if url:
             yield ProgressMessage(status=f"Downloading from {url}")
@@ -191,7 +194,7 @@ class ImageTransfer:
                     )
                 image = self.register(done, "import")
                 if name is not None:
-                    self._catalog.name(image.id, name)
+                    self._catalog.name(image, name)
             finally:
                 lease.release()
                 await self._catalog.collect()
@@ -216,15 +219,15 @@ class ImageTransfer:
                 def say(text: str) -> None:
                     put(ProgressMessage(status=text))
 
-                put(bootstrap(self._store, lease, name, options, say))
+                made = bootstrap(self._store, lease, name, options, say)
+                put(Loaded(images=[msgspec.structs.replace(made, names=[])], names=made.names))
 
             try:
                 async for item in self._workers.items(work):
                     if isinstance(item, ProgressMessage):
                         yield item
                         continue
-                    names = [parse_tagged(one).familiar for one in item.names]
-                    for message in self._register_loaded(msgspec.structs.replace(item, names=names)):
+                    for message in self._register_loaded(item):
                         yield message
             finally:
                 lease.release()
@@ -248,18 +251,16 @@ def _url(source: str) -> str:
     return url
 
 
-def _import_config(
-    config: ContainerConfig, os_: str, arch: str, variant: str, message: str
-) -> dict[str, object]:
+def _import_config(config: ContainerConfig, platform: Platform, message: str) -> dict[str, object]:
     created = format_ns(now_ns())
-    document: dict[str, object] = {"architecture": arch}
-    if variant:
-        document["variant"] = variant
+    document: dict[str, object] = {"architecture": platform.architecture}
+    if platform.variant:
+        document["variant"] = platform.variant
     document |= {
         "comment": message,
         "created": created,
         "config": wire_config(config),
-        "os": os_,
+        "os": platform.os,
         "history": [{"created": created, "comment": message}],
     }
     return document

@@ -17,8 +17,9 @@ from sampan.transfer.manifests import SCHEMA_1, Fetched, is_index, read_index, r
 from sampan.transfer.registries import Registries
 from sampan.transfer.repository import Repository
 
-from .pull import Puller, PullWanted, explain_refusal, first_answer
+from .pull import Puller, PullWanted, explain_refusal
 from .push import Pusher
+from .remote import first_answer
 
 _CONFIG_LIMIT_BYTES = 8 << 20
 _platform = msgspec.json.Decoder(dict[str, Any]).decode

@@ -5,9 +5,46 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from msgspec import field
+from msgspec import UNSET, UnsetType, field
 
-from sampan.model.image import Image
+from sampan.model.image import Descriptor, Image
+
+
+class ManifestSize(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """Bytes here."""
+
+    content: int
+    """Of documents and packed layers."""
+    total: int
+    """With what is unpacked."""
+
+
+class UnpackedSize(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    unpacked: int
+
+
+class ImageProperties(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    platform: dict[str, str]
+    size: UnpackedSize
+    containers: list[str]
+    """Ids."""
+
+
+class AttestationProperties(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    for_: str = field(name="For")
+
+
+class ManifestSummary(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """One manifest of what a name stands for (moby: api/types/image.ManifestSummary)."""
+
+    id: str = field(name="ID")
+    descriptor: Descriptor
+    available: bool
+    size: ManifestSize
+    kind: str
+    """image, attestation or unknown."""
+    image_data: ImageProperties | UnsetType = UNSET
+    attestation_data: AttestationProperties | UnsetType = UNSET
 
 
 class ImageSummary(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -24,6 +61,9 @@ class ImageSummary(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """-1: not asked for."""
     labels: dict[str, str] | None = None
     containers: int = -1
+    descriptor: Descriptor | UnsetType = UNSET
+    """Of the index or manifest; only when manifests are asked for."""
+    manifests: list[ManifestSummary] | UnsetType = UNSET
 
 
 class ImageInspect(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +75,9 @@ class ImageInspect(msgspec.Struct, frozen=True, kw_only=True):
     graph: dict[str, str]
     """LowerDir, UpperDir, WorkDir, MergedDir of the overlay driver's view."""
     comment: str
+    descriptor: Descriptor | None = None
+    """Of what the name stands for; with a platform or an id the image's own manifest."""
+    manifests: list[ManifestSummary] | None = None
 
 
 class HistoryItem(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from sampan.base.errors import InvalidArgument, NotFound, SampanError
+from sampan.base.errors import InvalidArgument, SampanError
 from sampan.engine.container.views import ContainerView, HostConfigUpdate
 
 from .call import Call
@@ -55,20 +55,18 @@ async def list_(call: Call) -> Reply:
 
 
 async def image_names(call: Call, views: list[ContainerView]) -> dict[str, str]:
-    """By container: the image's id, where the name it was made from now means another image or none."""
-    current: dict[str, str] = {}
+    """By container: the image's id, where the name it was made from now leads to other images or none."""
+    current: dict[tuple[str, str], bool] = {}
     result = {}
     for view in views:
         record = view.record
         ref = record.image_ref
         if ref == record.image_id:
             continue
-        if ref not in current:
-            try:
-                current[ref] = (await call.engine.images.resolve(ref)).id
-            except (NotFound, InvalidArgument):
-                current[ref] = ""
-        if current[ref] != record.image_id:
+        key = (ref, record.image_id)
+        if key not in current:
+            current[key] = await call.engine.images.stands_for(*key)
+        if not current[key]:
             result[record.id] = record.image_id
     return result
 

@@ -94,6 +94,11 @@ def render_image(found: ImageInspect, version: int) -> dict[str, Any]:
     if config.rootfs.diff_ids:
         result["RootFS"]["Layers"] = config.rootfs.diff_ids
     result["Metadata"] = {"LastTagTime": format_ns(image.last_tagged_ns)}
+    if version >= 48:
+        if found.descriptor is not None:
+            result["Descriptor"] = msgspec.to_builtins(found.descriptor)
+        if found.manifests is not None:
+            result["Manifests"] = msgspec.to_builtins(found.manifests)
     return result
 
 
@@ -105,6 +110,8 @@ def render_image_summary(image: ImageSummary, version: int) -> dict[str, Any]:
         result["RepoDigests"] = ["<none>@<none>"]
     if version < 44:
         result["VirtualSize"] = image.size
+    if version < 48:
+        result.pop("Descriptor", None)
     if version < 51:
         result["Containers"] = -1
     return result

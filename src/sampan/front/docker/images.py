@@ -33,15 +33,24 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
 
 def platform_text(call: Call, since: int, key: str = "platform") -> str:
     """``linux/arm64/v8`` from the JSON form; "" when absent or before the version that brought it."""
-    values = [one for one in call.texts(key) if one]
-    if not values or call.version < since:
-        return ""
+    values = platform_texts(call, since, key)
     if len(values) > 1:
         raise InvalidArgument("multiple platform parameters not supported")
-    if not values[0].startswith("{"):
-        return values[0]
+    return values[0] if values else ""
+
+
+def platform_texts(call: Call, since: int, key: str) -> list[str]:
+    """As :func:`platform_text`, where several may be named."""
+    if call.version < since:
+        return []
+    return [_platform_text(one) for one in call.texts(key) if one]
+
+
+def _platform_text(value: str) -> str:
+    if not value.startswith("{"):
+        return value
     try:
-        platform = msgspec.json.decode(values[0], type=Platform)
+        platform = msgspec.json.decode(value, type=Platform)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(f"failed to parse platform: {error}") from None
     if not platform.os or not platform.architecture:
@@ -89,7 +98,8 @@ async def tag(call: Call) -> Reply:
 async def remove(call: Call) -> Reply:
     if not call.name.strip():
         raise InvalidArgument("image name cannot be blank")
-    removed = await call.engine.images.remove(call.name, call.flag("force"), call.flag("noprune"))
+    platforms = platform_texts(call, 50, "platforms")
+    removed = await call.engine.images.remove(call.name, call.flag("force"), call.flag("noprune"), platforms)
     return json_reply(list(removed))
 
 
