@@ -27,7 +27,9 @@ from tests.support.registry_server import RegistryServer
 from sampan.front.registry import call as call_module
 from sampan.front.registry import server as server_module
 from sampan.front.registry.replies import WARNING_LIMIT_BYTES
+from sampan.model.registry import Action, Identity
 from sampan.registry.contents import MANIFEST_LIMIT_BYTES
+from sampan.registry.ports import OpenAuthenticator
 from sampan.registry.service import Registry
 
 REPOSITORY = "team/app"
@@ -443,6 +445,21 @@ def test_the_catalogue_comes_in_pages(tmp_path: Path) -> None:
         assert walk(client, "/v2/_catalog", "repositories") == [names]
         assert walk(client, "/v2/_catalog?n=2", "repositories") == [names[:2], names[2:4], names[4:]]
         assert walk(client, "/v2/_catalog?n=0", "repositories") == [[]]
+
+
+class _Members(OpenAuthenticator):
+    """Nobody in particular may do nothing."""
+
+    def allows(self, identity: Identity, action: Action, repository: str) -> bool:
+        return not identity.is_anonymous
+
+
+@pytest.mark.parametrize("path", ["/v2/", "/v2/_catalog"])
+def test_who_is_nobody_is_asked_to_log_in(tmp_path: Path, path: str) -> None:
+    """Podman's search looks into the catalogue without its password until it is asked for it."""
+    with RegistryServer(tmp_path, authenticator=_Members()) as server, RegistryClient(server.port) as client:
+        answer = client.call("GET", path)
+        assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, 'Basic realm="registry"')
 
 
 def test_referrers(client: RegistryClient, name: str) -> None:

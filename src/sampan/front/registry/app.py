@@ -78,8 +78,11 @@ class RegistryApi:
         call.name, call.reference, call.action = found.name, found.reference, found.endpoint.action
         if call.name:
             check_repository(call.name)
+            namespace = call.text("ns") if "ns=" in call.query_text else ""
+            call.name = self._registry.context.upstreams.local_name(call.name, namespace)
         await call.identify()
-        if call.path != "/v2/_catalog":  # it shows what may be seen
+        # the catalogue shows what may be seen; clients log in to it only when they are asked to
+        if call.path != "/v2/_catalog" or call.identity.is_anonymous:
             call.require(call.action, call.name)
         return await found.endpoint.handler(call)
 

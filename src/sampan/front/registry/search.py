@@ -48,6 +48,8 @@ class SearchPages:
 
     async def search(self, call: Call) -> web.StreamResponse:
         """What the caller may see of the repositories that have all words of ``q`` in their names."""
+        if call.identity.is_anonymous:
+            call.require("pull", "")
         query = call.text("q")
         limit = min(call.number("n") or _LIMIT, _MOST)
         found, _ = await self._browser.repositories(
