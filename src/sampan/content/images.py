@@ -268,6 +268,11 @@ class ImageStore:
         with self._lock:
             lease.items.update(items)
 
+    def leased(self) -> set[str]:
+        """Everything that leases hold now."""
+        with self._lock:
+            return {item for lease in self._leases for item in lease.items}
+
     def end_lease(self, lease: Lease) -> None:
         with self._lock:
             self._leases.discard(lease)

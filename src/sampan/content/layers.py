@@ -26,6 +26,7 @@ from .blobs import sync_directory
 from .compression import PLAIN, Decompressor, Read
 from .errors import DigestMismatch
 from .recipe import ASIDE_NAME, FILE_NAME, RecipeWriter, archive_length
+from .space import Space
 from .unpack import ArchiveLimits, TreeWriter, UnpackPolicy, UnpackResult, bounded
 
 DEFAULT_LIMITS = ArchiveLimits()
@@ -74,14 +75,17 @@ class LayerStore:
         temporary: str,
         limits: ArchiveLimits = DEFAULT_LIMITS,
         policy: LayerBlobPolicy = "auto",
+        reserve_bytes: int = 0,
     ) -> None:
-        """``temporary`` is a directory on the same file system. Both are made when missing."""
+        """``temporary`` is a directory on the same file system. Both are made when missing.
+        ``reserve_bytes`` of it stay free."""
         self.root = root
+        self.space = Space(temporary, reserve_bytes)
         self.policy = policy
         self._homes: dict[str, WrittenLayer] = {}
         """By diff id: where layers with a recipe are that this process has staged."""
         self._temporary = temporary
-        self._limits = limits
+        self.limits = limits
         # overlayfs needs to walk through them as the container's user; what is inside has its own modes
         os.makedirs(root, mode=0o711, exist_ok=True)
         os.makedirs(temporary, mode=0o700, exist_ok=True)
@@ -136,8 +140,8 @@ class LayerStore:
         return self._homes.get(diff_id)
 
     def _unpack(self, path: str, plain: Decompressor, recorded: bool) -> UnpackResult:
-        read = bounded(plain, self._limits)
-        policy = UnpackPolicy(limits=self._limits)
+        read = bounded(plain, self.limits, self.space.watch())
+        policy = UnpackPolicy(limits=self.limits)
         with contextlib.ExitStack() as opened:
             layer_fd = _open_directory(opened, path)
             root_fd = _open_directory(opened, os.path.join(path, "diff"))

@@ -34,6 +34,7 @@ from .blobs import write_all
 from .compression import Decompressor, Read
 from .errors import DiskFull, HostileArchive
 from .recipe import RecipeWriter
+from .space import SpaceWatch
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
@@ -56,11 +57,14 @@ class ArchiveLimits(msgspec.Struct, frozen=True, kw_only=True):
     depth: int = 512
 
 
-def bounded(plain: Decompressor, limits: ArchiveLimits) -> Read:
-    """Its plain bytes, until they are too many for what they were packed in: then HostileArchive."""
+def bounded(plain: Decompressor, limits: ArchiveLimits, space: SpaceWatch | None = None) -> Read:
+    """Its plain bytes, until they are too many for what they were packed in: then HostileArchive; or for the
+    disk they are written to: then DiskFull."""
 
     def read() -> bytes:
         chunk = plain.read()
+        if space is not None:
+            space.count(len(chunk))
         if (
             limits.ratio
             and plain.bytes_out > limits.ratio_from_bytes

@@ -60,6 +60,26 @@ def read_number(text: str) -> int:
         raise SettingError(f'invalid number "{text}"') from None
 
 
+_SPAN = re.compile(r"(\d+)\s*([smhdw]?)", re.IGNORECASE)
+_SPAN_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def read_span_s(text: str) -> int:
+    """``30d`` or ``12h`` -> seconds."""
+    match = _SPAN.fullmatch(text.strip())
+    if match is None:
+        raise SettingError(f"invalid time span: '{text}': a number with s, m, h, d or w")
+    return int(match[1]) * _SPAN_S[match[2].lower()]
+
+
+def read_percent(text: str) -> int:
+    """``85`` or ``85%``; 0 switches off."""
+    number = read_number(text.strip().removesuffix("%"))
+    if not 0 <= number <= 100:
+        raise SettingError(f"invalid percentage: '{text}'")
+    return number
+
+
 def read_size(text: str) -> int:
     """``64M`` -> bytes."""
     match = _SIZE.match(text.strip())

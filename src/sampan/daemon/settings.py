@@ -13,10 +13,20 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .options import Option, SettingError, combine, from_file, from_text, read_pair
+from .options import (
+    Option,
+    SettingError,
+    combine,
+    from_file,
+    from_text,
+    read_pair,
+    read_percent,
+    read_span_s,
+)
 
 DEFAULT_FILES = ("/etc/sampan/sampan.toml", "/etc/sampan/daemon.json")
 LOG_DRIVERS = ("json-file", "local", "none")
+LAYER_BLOBS = ("auto", "keep", "drop")
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error", "fatal", "panic")
 
 
@@ -48,6 +58,12 @@ def read_label(text: str) -> str:
 def read_level(text: str) -> str:
     if text not in LOG_LEVELS:
         raise SettingError(f"unable to parse logging level: {text}")
+    return text
+
+
+def read_layer_blobs(text: str) -> str:
+    if text not in LAYER_BLOBS:
+        raise SettingError(f"invalid layer-blobs: {text} (there are {', '.join(LAYER_BLOBS)})")
     return text
 
 
@@ -220,6 +236,66 @@ class Settings:
     max_download_attempts: int = option(
         "Attempts at each layer", "max-download-attempts", kind="number", default=5, reloadable=True
     )
+    layer_blobs: str = option(
+        "Layer blobs stored beside unpacked layers: auto (those that cannot be written again), keep or drop",
+        "layer-blobs",
+        default="auto",
+        read=read_layer_blobs,
+    )
+    min_free_space: int = option(
+        "Bytes that images leave free on the disk", "min-free-space", kind="size", default=0
+    )
+    max_layer_size: int = option(
+        "Bytes that one archive may unpack to", "max-layer-size", kind="size", default=1 << 40
+    )
+    max_layer_entries: int = option(
+        "Files that one archive may hold", "max-layer-entries", kind="number", default=10_000_000
+    )
+    max_layer_ratio: int = option(
+        "Times its size that an archive of more than 1 GiB may unpack to",
+        "max-layer-ratio",
+        kind="number",
+        default=500,
+    )
+    image_gc_age: int = option(
+        "Remove images that nobody used for so long (30d, 12h); 0: never",
+        "image-gc-age",
+        kind="number",
+        default=0,
+        read=read_span_s,
+        reloadable=True,
+    )
+    image_gc_high: int = option(
+        "Remove images used least recently when the disk is fuller than this (percent); 0: never",
+        "image-gc-high",
+        kind="number",
+        default=0,
+        read=read_percent,
+        reloadable=True,
+    )
+    image_gc_low: int = option(
+        "Until the disk is no fuller than this (percent)",
+        "image-gc-low",
+        kind="number",
+        default=80,
+        read=read_percent,
+        reloadable=True,
+    )
+    image_gc_keep: tuple[str, ...] = option(
+        "Never remove images with such a name (pattern)",
+        "image-gc-keep",
+        key="image-gc-keep",
+        kind="list",
+        reloadable=True,
+    )
+    image_gc_interval: int = option(
+        "Time between two rounds of garbage collection (10m)",
+        "image-gc-interval",
+        kind="number",
+        default=600,
+        read=read_span_s,
+        reloadable=True,
+    )
     # the daemon
     labels: tuple[str, ...] = option(
         "Label of the daemon (key=value)",
@@ -329,6 +405,8 @@ def _require_possible(settings: Settings) -> None:
     for one in settings.exec_opts:
         if one not in ("native.cgroupdriver=cgroupfs", "native.cgroupdriver="):
             raise SettingError(f"invalid --exec-opt: {one}: native.cgroupdriver=cgroupfs is the only one")
+    if settings.image_gc_interval < 1:
+        raise SettingError("invalid image-gc-interval: at least one second")
     if settings.authorization_plugins:
         raise SettingError("authorization plugins are not supported: requests would go unauthorized")
 

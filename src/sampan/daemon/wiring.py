@@ -9,15 +9,16 @@ import shutil
 import uuid
 import zlib
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
 from msgspec.structs import replace
 
 from sampan import __version__
 from sampan.content.blobs import BlobStore
 from sampan.content.images import ImageStore
-from sampan.content.layers import LayerStore
+from sampan.content.layers import LayerBlobPolicy, LayerStore
 from sampan.content.streams import Workers
+from sampan.content.unpack import ArchiveLimits
 from sampan.engine.container.connections import Connections
 from sampan.engine.container.containers import Containers, Verbs
 from sampan.engine.container.create import Creator
@@ -47,9 +48,12 @@ from sampan.engine.image.blob_sources import BlobSources
 from sampan.engine.image.blob_upload import BlobUpload
 from sampan.engine.image.commit import Commits
 from sampan.engine.image.images import Images
+from sampan.engine.image.last_use import LastUse
 from sampan.engine.image.pull import Puller
 from sampan.engine.image.push import Pusher
 from sampan.engine.image.transfers import Transfers
+from sampan.engine.image.upkeep import ImageUpkeep, UpkeepSettings
+from sampan.engine.image.upkeep_plan import Rules
 from sampan.engine.image.users import RegistryUsers
 from sampan.engine.locks import KeyedLocks
 from sampan.engine.network.membership import Membership
@@ -75,6 +79,7 @@ from sampan.runtime.monitors import Spawner
 from sampan.store.blob_sources import BlobSourceTable
 from sampan.store.containers import ContainerTable
 from sampan.store.db import Database
+from sampan.store.image_use import ImageUseTable
 from sampan.store.networks import NetworkTable
 from sampan.store.volumes import VolumeTable
 from sampan.transfer.downloads import Downloads
@@ -138,7 +143,13 @@ class Platform:
     def _build_content(self) -> None:
         temporary = os.path.join(self.settings.data_root, "tmp")
         blobs = BlobStore(os.path.join(self.settings.data_root, "image"), temporary)
-        layers = LayerStore(self.layout.layers, temporary)
+        layers = LayerStore(
+            self.layout.layers,
+            temporary,
+            archive_limits(self.settings),
+            layer_blob_policy(self.settings),
+            self.settings.min_free_space,
+        )
         self.workers = Workers()
         self.image_store = ImageStore(self.db, blobs, layers)
         self.downloads = Downloads(
@@ -149,7 +160,21 @@ class Platform:
         self.images = Images(
             self.image_store, RegistryUsers(self.registry), self.events, self.workers, self.downloads
         )
+        self._build_upkeep()
         self._build_transfers()
+
+    def _build_upkeep(self) -> None:
+        last_use = LastUse(ImageUseTable(self.db))
+        self.ledger.image_used = last_use.used
+        self.upkeep = ImageUpkeep(
+            self.images.catalog,
+            self.images.removal,
+            RegistryUsers(self.registry),
+            last_use,
+            self.downloads,
+            upkeep_settings(self.settings),
+        )
+        self._following: asyncio.Task[None] | None = None
 
     def _build_transfers(self) -> None:
         settings, images = self.settings, self.images
@@ -274,6 +299,7 @@ class Platform:
             events=self.events,
             stats=Stats(self.registry, self.cgroup_layout),
             transfers=self.transfers,
+            upkeep=self.upkeep,
             explain=self.explain,
         )
 
@@ -307,9 +333,13 @@ class Platform:
         self.network.settle()
         self.volumes.unmount_unused()
         self.recovery.start_wanted()
+        self._following = asyncio.ensure_future(self.upkeep.follow())
 
     async def stop(self) -> None:
         """Let go of everything; containers keep running."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
         await self.health.close()
         await self.execs.close()
         await self.containers.close()
@@ -324,6 +354,7 @@ class Platform:
         self.downloads.slots.resize(settings.max_concurrent_downloads)
         self.downloads.attempts = self.uploads.attempts = settings.max_download_attempts
         self.uploads.slots.resize(settings.max_concurrent_uploads)
+        self.upkeep.settings = upkeep_settings(settings)
         self.settings = settings
         self.system.reload(system_settings(settings, engine_id(settings.data_root)))
         self.events.publish("daemon", "reload", "", {"name": os.uname().nodename})
@@ -370,6 +401,31 @@ def system_settings(settings: Settings, identity: str) -> SystemSettings:
             for host in settings.socket_hosts
             if host.startswith("tcp://") and not settings.tlsverify
         ],
+    )
+
+
+def archive_limits(settings: Settings) -> ArchiveLimits:
+    return ArchiveLimits(
+        total_bytes=settings.max_layer_size,
+        entries=settings.max_layer_entries,
+        ratio=settings.max_layer_ratio,
+    )
+
+
+def layer_blob_policy(settings: Settings) -> LayerBlobPolicy:
+    return cast(LayerBlobPolicy, settings.layer_blobs)
+
+
+def upkeep_settings(settings: Settings) -> UpkeepSettings:
+    return UpkeepSettings(
+        data_root=settings.data_root,
+        rules=Rules(
+            unused_for_ns=settings.image_gc_age * 1_000_000_000,
+            high_percent=settings.image_gc_high,
+            low_percent=settings.image_gc_low,
+        ),
+        kept_names=settings.image_gc_keep,
+        interval_s=settings.image_gc_interval,
     )
 
 

@@ -14,6 +14,7 @@ ones, and each step commits together with its number. A file written by a newer 
     manifest    digest, record=ManifestRecord   (indexes as well)
     reference   name, kind (tag | digest), target -> manifest
     blob_source   (digest, domain, path), seen_ns   (repositories that had a blob)
+    image_use   image_id, used_ns   (when a container was made of it or started last)
 """
 
 from __future__ import annotations
@@ -75,4 +76,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE reference_to_target RENAME TO reference",
         "CREATE INDEX reference_by_target ON reference (target)",
     ),
+    ("CREATE TABLE image_use (image_id TEXT PRIMARY KEY, used_ns INTEGER NOT NULL) WITHOUT ROWID",),
 )

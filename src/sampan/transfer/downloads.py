@@ -144,12 +144,13 @@ class Downloads:
         return os.path.join(self._folder, digest.removeprefix("sha256:"))
 
     def sweep(self, now_s: float | None = None) -> None:
-        """Remove what nobody has continued for a week. Blocks."""
-        oldest = (time.time() if now_s is None else now_s) - _KEPT_S
-        with os.scandir(self._folder) as entries:
-            old = [entry.path for entry in entries if entry.stat(follow_symlinks=False).st_mtime < oldest]
-        for path in old:
-            os.unlink(path)
+        """At start: remove what nobody has continued for a week. Blocks."""
+        self._remove(set(), (time.time() if now_s is None else now_s) - _KEPT_S)
+
+    async def expire(self, *, dry_run: bool = False) -> int:
+        """Remove what nobody has continued for a week and no pull is using; the bytes freed, or with
+        ``dry_run`` those that would be."""
+        return await self._in_thread(self._remove, self._used(), time.time() - _KEPT_S, dry_run)
 
     @contextlib.contextmanager
     def holding(self, digests: Iterable[str]) -> Iterator[None]:
@@ -164,17 +165,23 @@ class Downloads:
 
     async def clear(self) -> int:
         """Remove everything that no pull is using; the bytes freed."""
-        used = {os.path.basename(self.path(digest)) for digest in (*self._held, *self._jobs)}
-        return await self._in_thread(self._clear, used)
+        return await self._in_thread(self._remove, self._used(), math.inf)
 
-    def _clear(self, used: set[str]) -> int:
+    def _used(self) -> set[str]:
+        return {os.path.basename(self.path(digest)) for digest in (*self._held, *self._jobs)}
+
+    def _remove(self, used: set[str], before_s: float, dry_run: bool = False) -> int:
+        """Files changed last before that; their bytes."""
         freed = 0
         with os.scandir(self._folder) as entries:
             idle = [entry for entry in entries if entry.name not in used]
         for entry in idle:
             with contextlib.suppress(FileNotFoundError):
-                freed += entry.stat(follow_symlinks=False).st_blocks * 512
-                os.unlink(entry.path)
+                status = entry.stat(follow_symlinks=False)
+                if status.st_mtime < before_s:
+                    freed += status.st_blocks * 512
+                    if not dry_run:
+                        os.unlink(entry.path)
         return freed
 
     def drop(self, digest: str) -> None:

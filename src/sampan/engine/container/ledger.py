@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Literal
 
 from sampan.base.errors import InvalidArgument, SampanError
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 Condition = Literal["not-running", "next-exit", "removed"]
 CONDITIONS: tuple[Condition, ...] = ("not-running", "next-exit", "removed")
 
+_USES = frozenset(("create", "start"))
+"""Events by which a container uses its image."""
+
 HAPPENED = (Exited, StartFailed, StopAsked, RemoveFailed, Unpause)
 """Events that cannot be refused: a full disk must not keep a container from being stopped."""
 
@@ -49,6 +53,8 @@ class Ledger:
         self.registry = registry
         self.events = events
         self.layout = layout
+        self.image_used: Callable[[str], None] = lambda _image_id: None
+        """Told of each container that is made or started; set where the parts are put together."""
         self._table = table
         self._waiters: dict[str, set[tuple[Condition, asyncio.Future[WaitResult]]]] = {}
 
@@ -133,6 +139,8 @@ class Ledger:
     def publish(self, entry: Entry, action: str, attributes: dict[str, str] | None = None) -> None:
         """A container event: labels, image and name go along. As in Docker labels do not win over them."""
         record = entry.record
+        if action in _USES:
+            self.image_used(record.image_id)
         merged = dict(attributes) if attributes else {}
         if record.config.labels:
             merged.update(record.config.labels)

@@ -150,13 +150,15 @@ class ImageCatalog:
         self.store.name(name.familiar, target or image.manifest_digest, now_ns())
         self.publish("tag", image.id, name.familiar)
 
-    def publish(self, action: str, image_id: str, name: str) -> None:
+    def publish(self, action: str, image_id: str, name: str, reason: str = "") -> None:
         """An image event with the image's labels and, when it has one, its name."""
         image = self.store.find(image_id)
         labels = image.config.config.labels if image is not None and image.config.config is not None else None
         attributes = dict(labels or {})
         if name:
             attributes["name"] = name
+        if reason:
+            attributes["reason"] = reason
         self._events.publish("image", action, image_id, attributes)
 
     # showing

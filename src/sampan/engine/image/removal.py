@@ -152,6 +152,7 @@ class ImageRemoval:
         prune: bool,
         quiet: bool,
         ignore_names: bool = False,
+        reason: str = "",
     ) -> None:
         image = self._store.find(image_id)
         if image is None:
@@ -168,13 +169,23 @@ class ImageRemoval:
             if self._store.documents.images_of(self._store.names.find(name) or "") == {image_id}:
                 self._drop_name(image, name, records)
         self._store.forget(image_id)
-        self._catalog.publish("delete", image_id, image_id)
+        self._catalog.publish("delete", image_id, image_id, reason)
         records.append(DeletedImage(deleted=image_id))
         kept = {chain for other in self._store.all() for chain in other.chain_ids}
         kept.update(chain for user in self._users.image_users() for chain in user.layer_ids)
         records += [DeletedImage(deleted=c) for c in reversed(image.chain_ids) if c not in kept]
         if prune and image.parent:
             self._delete(image.parent, records, force=False, prune=True, quiet=True)
+
+    def evict(self, image_id: str, reason: str) -> None:
+        """Take an image away with all its names, for the reason that its event tells; its content goes with
+        the next collection. Raises ImageInUse."""
+        image = self._store.find(image_id)
+        if image is not None:
+            self._refuse_if_used(image, image_id)
+            self._delete(
+                image_id, [], force=False, prune=False, quiet=False, ignore_names=True, reason=reason
+            )
 
     def _check_conflicts(self, image: Image, *, ignore_soft: bool, ignore_names: bool) -> None:
         def refuse(forceable: bool, why: str) -> None:

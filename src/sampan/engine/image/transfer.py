@@ -45,7 +45,7 @@ class ImageTransfer:
         self._catalog = catalog
         self._store = catalog.store
         self._workers = workers
-        self._limits = limits or ArchiveLimits()
+        self._limits = limits or self._store.layers.limits
 
     async def load(
         self, body: AsyncIterator[bytes], quiet: bool = False, platform: str = ""

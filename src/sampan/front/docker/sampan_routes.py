@@ -23,6 +23,19 @@ async def bootstrap(call: Call) -> web.StreamResponse:
     return await send_progress(call, call.engine.images.bootstrap(name, options))
 
 
+async def collect(call: Call) -> Reply:
+    """``?dry-run=1``, ``?unused-for=SECONDS``, ``?disk-high=PERCENT&disk-low=PERCENT``; without a rule those
+    of the settings."""
+    from sampan.engine.image.upkeep_plan import Rules
+
+    age_s, high, low = (call.number(key) or 0 for key in ("unused-for", "disk-high", "disk-low"))
+    if not (age_s >= 0 and 0 <= low <= 100 and 0 <= high <= 100):
+        raise InvalidArgument("bad parameter: unused-for is seconds, disk-high and disk-low are percentages")
+    rules = Rules(unused_for_ns=age_s * 1_000_000_000, high_percent=high, low_percent=low)
+    done = await call.engine.upkeep.collect(rules if rules.any else None, dry_run=call.flag("dry-run"))
+    return json_reply(done)
+
+
 async def explain(call: Call) -> Reply:
     """The plan of a container, line by line."""
     return json_reply({"Plan": list(await call.engine.explain(call.name))})
@@ -30,5 +43,6 @@ async def explain(call: Call) -> Reply:
 
 ROUTES = (
     Route("POST", "/sampan/images/bootstrap", bootstrap),
+    Route("POST", "/sampan/images/gc", collect),
     Route("GET", "/sampan/debug/explain/{}", explain),
 )

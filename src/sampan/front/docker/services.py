@@ -182,6 +182,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     events: Events
     stats: Stats
     transfers: Any = None
+    upkeep: Any = None
     explain: Any = None
     """``async explain(ref) -> list[str]``: the plan of a container, line by line."""
 
