@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import floor, images, peers, report
+from bench import floor, images, peers, registry, report
 from bench.engines import ENGINES, Engine
 from bench.hub import Hub
 from bench.scenario import Samples, Scenario, Settings
@@ -25,7 +25,7 @@ def _arguments() -> argparse.Namespace:
         "into a cache and never into the system.",
     )
     parser.add_argument("--engines", default=",".join(ENGINES), help="which of: " + ",".join(ENGINES))
-    parser.add_argument("--only", default="", help="which of: floor," + ",".join(SCENARIOS))
+    parser.add_argument("--only", default="", help="which of: floor,registry," + ",".join(SCENARIOS))
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each scenario (long ones do fewer)")
     parser.add_argument("--json", metavar="FILE", help="write every sample there")
     parser.add_argument(
@@ -59,12 +59,17 @@ def _rounds(scenario: Scenario, engines: list[Engine], rounds: int) -> None:
 
 
 def _measure(arguments: argparse.Namespace, settings: Settings, samples: Samples, work: Path) -> None:
-    chosen = arguments.only.split(",") if arguments.only else ["floor", *SCENARIOS]
+    chosen = arguments.only.split(",") if arguments.only else ["floor", "registry", *SCENARIOS]
     if arguments.smoke and not arguments.only:
         chosen = [name for name in chosen if name not in ("load", "pull", "push")]
-    unknown = set(chosen) - {"floor", *SCENARIOS} | set(arguments.engines.split(",")) - set(ENGINES)
+    known = {"floor", "registry", *SCENARIOS}
+    unknown = set(chosen) - known | set(arguments.engines.split(",")) - set(ENGINES)
     if unknown:
         raise SystemExit(f"unknown: {', '.join(sorted(unknown))}")
+    if "registry" in chosen:
+        registry.measure(samples, settings.rounds, smoke=arguments.smoke)
+    if chosen == ["registry"]:
+        return
     engines: list[Engine] = []
     try:
         for name in arguments.engines.split(","):

@@ -71,4 +71,6 @@ TARGETS = (
     Target("push.total_cpu_ms", "docker", 1 / 2),
     Target("push_again.cpu_ms", None, 100),
     Target("remove.cpu_ms", "docker", 1 / 3),
+    Target("registry_pull_8.mb_per_s", "docker-registry", 0.9, at_least=True),
+    Target("registry_catalog.cpu_ms", None, 10),
 )
