@@ -48,13 +48,13 @@ class SearchPages:
 
     async def search(self, call: Call) -> web.StreamResponse:
         """What the caller may see of the repositories that have all words of ``q`` in their names."""
-        if call.identity.is_anonymous:
-            call.require("pull", "")
         query = call.text("q")
         limit = min(call.number("n") or _LIMIT, _MOST)
         found, _ = await self._browser.repositories(
             query, lambda name: call.authenticator.sees(call.identity, name), limit=limit
         )
+        if not found and call.identity.is_anonymous:
+            call.require("pull", "")  # there may be more for somebody
         results = [
             SearchResult(one.repository, f"{one.tags} tag{'' if one.tags == 1 else 's'}") for one in found
         ]
