@@ -299,6 +299,41 @@ def test_looking_into_a_registry(api: docker_py.DockerClient, registry: Registry
         api.api.inspect_distribution(f"{registry.host}/a:2")
 
 
+def test_search(api: docker_py.DockerClient, docker: Client, registry: Registry) -> None:
+    registry.descriptions = {
+        "tools/sed": ("Edits\nstreams", 120),
+        "tools/awk": ("Awkward " * 9, 3),
+        "x": ("", 0),
+    }
+
+    def names(*options: str) -> list[str]:
+        return docker("search", "--format", "{{.Name}}", *options, f"{registry.host}/tools").out.splitlines()
+
+    assert names() == ["tools/sed", "tools/awk"]
+    assert names("--limit", "1") == ["tools/sed"]
+    assert names("--filter", "stars=4") == ["tools/sed"]
+    assert names("--filter", "is-official=false") == ["tools/awk"]
+    assert names("--filter", "is-automated=true") == []
+    found = api.images.search(f"{registry.host}/sed")
+    assert found == [
+        {
+            "name": "tools/sed",
+            "description": "Edits\nstreams",
+            "star_count": 120,
+            "is_official": True,
+            "is_automated": False,
+        }
+    ]
+    for options, text in (
+        (("--limit", "101", f"{registry.host}/a"), "limit 101 is outside the range of [1, 100]"),
+        (("--filter", "size=3", f"{registry.host}/a"), "invalid filter 'size'"),
+        (("http://a/b",), "repository name (http://a/b) should not have a scheme"),
+    ):
+        assert text in docker("search", *options, code=1).err
+    registry.descriptions = {}
+    assert "unexpected status code 404" in docker("search", f"{registry.host}/a", code=1).err
+
+
 @pytest.mark.own_daemon
 def test_mirror_that_fails_is_passed_over(new_daemon: Callable[..., Daemon], registry: Registry) -> None:
     with Registry() as mirror:

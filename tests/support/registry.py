@@ -86,6 +86,8 @@ class Registry:
         self.faults = Faults()
         self.stalled = threading.Event()
         self.released = threading.Event()
+        self.descriptions: dict[str, tuple[str, int]] = {}
+        """Text and stars of repositories, by name: what searches find."""
         self.offers_refresh_tokens = False
         self.refresh_tokens: list[str] = []
         self.forms: list[dict[str, str]] = []
@@ -233,6 +235,8 @@ class Registry:
             return refusal
         if request.path in ("/v2", "/v2/"):
             return web.json_response({})
+        if request.path == "/v1/search" and self.descriptions:
+            return self._search(request)
         found = _NAMES.fullmatch(request.path)
         if found is None:
             return _error(404, "NAME_UNKNOWN", "repository name not known to registry")
@@ -290,6 +294,15 @@ class Registry:
             answer["refresh_token"] = self.refresh_tokens[-1]
         return web.json_response(answer)
 
+    def _search(self, request: web.BaseRequest) -> web.Response:
+        word = request.query["q"]
+        found = [
+            {"name": name, "description": text, "star_count": stars, "is_official": stars > 100}
+            for name, (text, stars) in self.descriptions.items()
+            if word in name
+        ]
+        return web.json_response({"query": word, "num_results": len(found), "results": found})
+
     def _tags(self, request: web.BaseRequest, name: str) -> web.Response:
         if name not in self.manifests:
             return _error(404, "NAME_UNKNOWN", "repository name not known to registry")
@@ -327,6 +340,8 @@ class Registry:
         ranged = request.headers.get("Range", "")
         if ranged and not self.faults.no_ranges:
             start, status = int(ranged.removeprefix("bytes=").rstrip("-")), 206
+            if start >= len(data):
+                return web.Response(status=416, headers={"Content-Range": f"bytes */{len(data)}"})
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         body = data[start:]
         if self.faults.flip_blobs:

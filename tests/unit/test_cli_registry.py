@@ -8,6 +8,7 @@ import os
 import stat
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from cli_server import Answer, Handler, RecordingServer, Request
@@ -213,3 +214,32 @@ def test_what_makes_no_sense(
 ) -> None:
     assert execute(words) == 1
     assert text in capsys.readouterr().err
+
+
+def test_search(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder, {"auths": {"r.lan:5000": {"auth": base64.b64encode(b"ada:secret").decode()}}})
+    found = [
+        {"name": "tools/sed", "description": "Edits\nstreams " * 5, "star_count": 7, "is_official": True},
+        {"name": "tools/awk", "description": "", "star_count": 0, "is_official": False},
+    ]
+    answers: dict[str, Answer | Handler] = {"GET /images/search": Answer(json.dumps(found).encode())}
+    with RecordingServer(answers) as server:
+        words = ["-H", f"unix://{server.path}", "search"]
+        assert execute([*words, "--limit", "7", "--filter", "stars=3", "r.lan:5000/tools"]) == 0
+        assert (
+            execute([*words, "--no-trunc", "--format", "{{.Name}} {{.StarCount}} {{.IsOfficial}}", "sed"])
+            == 0
+        )
+    first, second = [one for one in server.requests if one.path == "/images/search"]
+    assert parse_qsl(first.target.partition("?")[2]) == [
+        ("term", "r.lan:5000/tools"),
+        ("limit", "7"),
+        ("filters", '{"stars":{"3":true}}'),
+    ]
+    assert "x-registry-auth" in {name.lower() for name in first.headers}
+    assert "x-registry-auth" not in {name.lower() for name in second.headers}
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["NAME", "DESCRIPTION", "STARS", "OFFICIAL"]
+    assert lines[1].startswith("tools/sed   Edits streams")
+    assert lines[1].split()[-2:] == ["7", "[OK]"]
+    assert lines[3:] == ["tools/sed 7 [OK]", "tools/awk 0 "]

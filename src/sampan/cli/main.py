@@ -46,6 +46,7 @@ TOP = {
     "rm": "lifecycle:REMOVE",
     "rmi": "images:REMOVE",
     "save": "archives:SAVE",
+    "search": "search:SEARCH",
     "start": "start:START",
     "stats": "stats:STATS",
     "stop": "lifecycle:STOP",
@@ -153,7 +154,6 @@ NOT_YET = {
     "context": "Name the daemon with -H, SAMPAN_HOST or DOCKER_HOST.",
     "manifest": "Looking into manifests is left to other tools, such as skopeo.",
     "plugin": "Plugins are not supported.",
-    "search": "Look for images on the registry's web page.",
     "swarm": "One machine is Sampan's business; more than one is Kubernetes'.",
     "trust": "Docker Content Trust is not supported.",
 }

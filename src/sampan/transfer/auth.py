@@ -58,6 +58,14 @@ class Authorizer:
         self.refresh_token = ""
         """What a token server gave for later logins."""
 
+    @property
+    def basic(self) -> str:
+        """Name and password as a header; "" for nobody."""
+        if not self._credentials.username:
+            return ""
+        pair = f"{self._credentials.username}:{self._credentials.password}".encode()
+        return f"Basic {base64.b64encode(pair).decode()}"
+
     def header(self, scope: str) -> str:
         """What is known to work for the scope, or ""."""
         kept = self._kept.get(scope)
@@ -65,13 +73,11 @@ class Authorizer:
 
     async def answer(self, challenges: list[Challenge], scope: str) -> str:
         """A new header after a 401; "" when the challenge cannot be met. Raises RegistryRefused."""
-        credentials = self._credentials
         for challenge in challenges:
             if challenge.scheme == "bearer":
                 header, life_s = await self._bearer(challenge, scope)
-            elif challenge.scheme == "basic" and credentials.username:
-                pair = f"{credentials.username}:{credentials.password}".encode()
-                header, life_s = f"Basic {base64.b64encode(pair).decode()}", float("inf")
+            elif challenge.scheme == "basic" and self.basic:
+                header, life_s = self.basic, float("inf")
             else:
                 continue
             self._kept[scope] = _Kept(header, self._clock() + life_s)
@@ -113,8 +119,7 @@ class Authorizer:
         if self._credentials.username:
             query = query | {"account": self._credentials.username, "client_id": _CLIENT_ID}
             query["offline_token"] = "true"  # noqa: S105 - a parameter's name
-            pair = f"{self._credentials.username}:{self._credentials.password}".encode()
-            headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+            headers["Authorization"] = self.basic
         # one scope parameter each, as token servers that predate the space-separated form read it
         pairs = [
             (key, part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import (
+    AddrInfoType,
     ClientConnectorError,
     ClientError,
     ClientResponse,
@@ -69,7 +71,7 @@ class Http:
         self.first_wait_s = first_wait_s
         self.pace = pace or Pace()
         self._session: ClientSession | None = None
-        self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
+        self._contexts: dict[tuple[str, bool, str], ssl.SSLContext] = {}
 
     def reload(self, settings: RegistrySettings, attempts: int) -> None:
         """From the next request on; certificates are read again as well."""
@@ -85,7 +87,7 @@ class Http:
     def _open(self) -> ClientSession:
         if self._session is None:
             self._session = ClientSession(
-                connector=TCPConnector(limit=0, limit_per_host=16),
+                connector=TCPConnector(limit=0, limit_per_host=16, socket_factory=_make_socket),
                 timeout=_timeout(_READ_TIMEOUT_S),
                 auto_decompress=False,
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
@@ -148,7 +150,7 @@ class Http:
             raise RegistryUnreachable(method, url, str(error)) from error
 
     def _context(self, endpoint: Endpoint) -> ssl.SSLContext:
-        key = (endpoint.host, endpoint.insecure)
+        key = (endpoint.host, endpoint.insecure, endpoint.ca_file)
         context = self._contexts.get(key)
         if context is None:
             context = self._contexts[key] = make_context(endpoint, self.settings.certificate_folders)
@@ -157,6 +159,16 @@ class Http:
     async def pause(self, error: RegistryRefused | RegistryUnreachable, attempt: int) -> None:
         """Wait before another attempt: what the registry asks for, else twice as long each time."""
         await asyncio.sleep(pause_s(error, attempt, self.first_wait_s))
+
+
+def _make_socket(address: AddrInfoType) -> socket.socket:
+    """The kernel ends a connection whose other side takes nothing any more (tcp(7), TCP_USER_TIMEOUT).
+
+    Closing it on our side alone would wait for what is still to be sent.
+    """
+    made = socket.socket(*address[:3])
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _READ_TIMEOUT_S * 1000)
+    return made
 
 
 def _timeout(read_s: float) -> ClientTimeout:

@@ -30,6 +30,9 @@ _CONFIGS = (
 LIMIT_BYTES = 4 << 20
 """As other registries and clients have it (distribution-spec, "Pushing Manifests")."""
 _MAX_LAYERS = 4096
+_MAX_BLOB_BYTES = 1 << 50
+_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a document that is none, or that is nested without end, makes of the decoder."""
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
 
 
@@ -67,7 +70,7 @@ def media_type_of(data: bytes, declared: str = "") -> str:
     """What the document says of itself, else what the registry said, else what it looks like."""
     try:
         head = _head(data)
-    except msgspec.DecodeError as error:
+    except _BROKEN as error:
         raise UnsupportedManifest(f"unsupported manifest format: {error}") from None
     if head.schema_version == 1 or bytes(head.fs_layers):
         return SCHEMA_1[0]
@@ -87,7 +90,7 @@ def read_index(fetched: Fetched) -> Index:
     """Raises UnsupportedManifest."""
     try:
         return _index(fetched.data)
-    except msgspec.DecodeError as error:
+    except _BROKEN as error:
         raise UnsupportedManifest(f"unsupported manifest format: {error}") from None
 
 
@@ -102,14 +105,14 @@ def read_manifest(fetched: Fetched, name: str) -> Manifest:
         raise UnsupportedManifest(f"unsupported media type {fetched.media_type}")
     try:
         manifest = _manifest(fetched.data)
-    except msgspec.DecodeError as error:
+    except _BROKEN as error:
         raise UnsupportedManifest(f"unsupported manifest format: {error}") from None
     if manifest.config.media_type not in _CONFIGS:
         raise UnsupportedManifest(f'Encountered remote "{manifest.config.media_type}"(unknown) when fetching')
     if len(manifest.layers) > _MAX_LAYERS:
         raise UnsupportedManifest(f"{name} has {len(manifest.layers)} layers, more than {_MAX_LAYERS}")
     for part in (manifest.config, *manifest.layers):
-        if part.size < 0 or not _DIGEST.fullmatch(part.digest):
+        if not 0 <= part.size <= _MAX_BLOB_BYTES or not _DIGEST.fullmatch(part.digest):
             raise UnsupportedManifest(f"unsupported digest {part.digest!r} of {part.size} bytes in {name}")
     return manifest
 

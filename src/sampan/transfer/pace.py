@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 from aiohttp import ClientResponse
@@ -21,7 +21,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 
 async def paced(
     response: ClientResponse, pace: Pace, clock: Callable[[], float] = time.monotonic
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The body as it arrives. Raises TooSlow, and what the connection raises."""
     began, count = clock(), 0
     content = response.content

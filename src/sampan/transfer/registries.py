@@ -14,9 +14,10 @@ from .http import Http
 from .pace import Pace
 from .registry import Registry
 from .repository import Repository
-from .settings import HUB, HUB_ADDRESS, RegistrySettings, host_name
+from .search import SearchResult, search
+from .settings import HUB, HUB_ADDRESS, HUB_SEARCH, Endpoint, RegistrySettings, host_name
 
-_HUB_NAMES = (HUB, HUB_ADDRESS, "index.docker.io", "registry.hub.docker.com", "")
+_HUB_NAMES = (HUB, HUB_ADDRESS, HUB_SEARCH, "registry.hub.docker.com", "")
 
 
 class LoginFailed(Unauthorized, RegistryRefused):
@@ -58,6 +59,16 @@ class Registries:
             Repository(Registry(self._http, endpoint, NOBODY if endpoint.mirror else credentials), path)
             for endpoint in self.settings.endpoints(domain, addresses, mirrors=mirrors)
         ]
+
+    async def search(
+        self, domain: str, term: str, limit: int, credentials: Credentials
+    ) -> list[SearchResult]:
+        """Repositories of a registry. Raises as :func:`.search.search`."""
+        if domain == HUB:
+            endpoint = Endpoint(host=HUB_SEARCH)
+        else:
+            endpoint = self.settings.endpoints(domain, await _addresses(domain), mirrors=False)[0]
+        return await search(Registry(self._http, endpoint, credentials), term, limit)
 
     async def login(self, address: str, credentials: Credentials) -> str:
         """Check credentials; the identity token, if the registry gives one. Raises LoginFailed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import msgspec
@@ -47,7 +47,13 @@ class BlobStream:
         self._response = response
         self._pace = pace
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    @property
+    def size_bytes(self) -> int | None:
+        """Of the whole blob, as the registry says it."""
+        length = self._response.content_length
+        return None if length is None else self.offset + length
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
         """As they arrive. Raises TooSlow, and what the connection raises; the caller is inside
         :meth:`Repository.blob`."""
         return paced(self._response, self._pace)
@@ -123,7 +129,7 @@ class Repository:
                 url = str(response.url)
             try:
                 found += _decode_tags(data).tags or []
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise RegistryUnreachable("get", path, f"unreadable list of tags: {error}") from error
             if link is None:
                 break

@@ -11,6 +11,7 @@ import msgspec
 
 HUB = "docker.io"
 HUB_ADDRESS = "registry-1.docker.io"
+HUB_SEARCH = "index.docker.io"
 CERTIFICATE_FOLDERS = ("/etc/docker/certs.d", "/etc/sampan/certs.d")
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 
@@ -26,6 +27,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """http or https; "" is https with http after it, where the registry is insecure."""
     insecure: bool = False
     mirror: bool = False
+    ca_file: str = ""
+    """Authorities to trust beside the system's and those of the folders."""
 
 
 class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,11 @@ def make_context(endpoint: Endpoint, folders: tuple[str, ...]) -> ssl.SSLContext
     if endpoint.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    if endpoint.ca_file:
+        try:
+            context.load_verify_locations(endpoint.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise _unusable(endpoint, endpoint.ca_file, error) from error
     for folder in folders:
         place = os.path.join(folder, endpoint.host)
         try:
@@ -32,7 +37,9 @@ def make_context(endpoint: Endpoint, folders: tuple[str, ...]) -> ssl.SSLContext
                 elif name.endswith(".cert"):
                     context.load_cert_chain(path, path.removesuffix(".cert") + ".key")
             except (OSError, ssl.SSLError) as error:
-                raise RegistryUnreachable(
-                    "get", f"https://{endpoint.host}/v2/", f"{path}: {error}"
-                ) from error
+                raise _unusable(endpoint, path, error) from error
     return context
+
+
+def _unusable(endpoint: Endpoint, path: str, error: Exception) -> RegistryUnreachable:
+    return RegistryUnreachable("get", f"https://{endpoint.host}/v2/", f"{path}: {error}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,10 +16,12 @@ from sampan.transfer.errors import RegistryRefused, UnsupportedManifest
 from sampan.transfer.manifests import SCHEMA_1, Fetched, is_index, read_index, read_manifest
 from sampan.transfer.registries import Registries
 from sampan.transfer.repository import Repository
+from sampan.transfer.search import SearchResult
 
 from .pull import Puller, PullWanted, explain_refusal
 from .push import Pusher
 from .remote import first_answer
+from .search import search_images
 
 _CONFIG_LIMIT_BYTES = 8 << 20
 _platform = msgspec.json.Decoder(dict[str, Any]).decode
@@ -80,6 +82,12 @@ class Transfers:
             raise explain_refusal(error, name) from error
         descriptor = Descriptor(media_type=fetched.media_type, digest=fetched.digest, size=len(fetched.data))
         return DistributionInspect(descriptor=descriptor, platforms=platforms)
+
+    async def search(
+        self, term: str, filters: Mapping[str, Sequence[str]], limit: int, credentials: Credentials
+    ) -> list[SearchResult]:
+        """Repositories of a registry. Raises as :func:`.search.search_images`."""
+        return await search_images(self._registries, term, filters, limit, credentials)
 
     async def _platforms(
         self, repositories: list[Repository], fetched: Fetched, name: ImageName

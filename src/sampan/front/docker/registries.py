@@ -43,7 +43,22 @@ async def inspect(call: Call) -> Reply:
         return json_reply(await call.engine.transfers.inspect(call.name, _credentials(call)))
 
 
+async def search(call: Call) -> Reply:
+    try:
+        limit = int(call.text("limit") or 0)
+    except ValueError:
+        limit = -1
+    if limit < 0:
+        raise InvalidArgument(f"invalid limit specified: {call.text('limit')}")
+    with call.ended_with_client():
+        found = await call.engine.transfers.search(
+            call.text("term"), call.filters(), limit, _credentials(call)
+        )
+        return json_reply(list(found))
+
+
 ROUTES = (
+    Route("GET", "/images/search", search),
     Route("POST", "/auth", login),
     Route("GET", "/distribution/{}/json", inspect),
 )

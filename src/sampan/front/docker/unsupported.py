@@ -30,7 +30,6 @@ LATER: tuple[Unsupported, ...] = (
     Unsupported("POST", "/build/cancel", "building images is not implemented yet"),
     Unsupported("POST", "/session", "BuildKit sessions are not implemented yet"),
     Unsupported("POST", "/grpc", "BuildKit's gRPC is not implemented yet"),
-    Unsupported("GET", "/images/search", "searching a registry is not implemented yet"),
 )
 """Answered with 501 until their issue is done."""
 
