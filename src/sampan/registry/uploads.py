@@ -33,7 +33,7 @@ class Uploads:
         upload_id = new_id()
         await self._context.storage.start_upload(upload_id, algorithm)
         index, now_ns = self._context.index, self._context.now_ns()
-        with index.transaction():
+        with index.relaxed(), index.transaction():  # what a power cut takes, its client starts again
             number = index.repositories.ensure(repository, now_ns)
             index.uploads.insert(upload_id, number, now_ns)
         crash_point("registry.upload.started")
