@@ -196,9 +196,18 @@ class Registry:
         }
         return self.add_manifest(name, tag, json.dumps(manifest, indent=1).encode())
 
-    def add_index(self, name: str, tag: str, platforms: dict[str, str]) -> str:
-        """An index of manifests that are there, by ``os/architecture[/variant]``."""
-        entries = []
+    def add_index(
+        self,
+        name: str,
+        tag: str,
+        platforms: dict[str, str],
+        *,
+        more: tuple[dict[str, object], ...] = (),
+        **fields: object,
+    ) -> str:
+        """An index of manifests that are there, by ``os/architecture[/variant]``, with ``more`` entries and
+        whatever ``fields`` it has."""
+        entries: list[dict[str, object]] = []
         for platform, digest in platforms.items():
             os_, architecture, *variant = platform.split("/")
             described = {
@@ -208,8 +217,13 @@ class Registry:
             }
             size = len(self.manifests[name][digest][1])
             entries.append({"mediaType": OCI_MANIFEST, "digest": digest, "size": size, "platform": described})
-        data = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
-        return self.add_manifest(name, tag, data, OCI_INDEX)
+        document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*entries, *more], **fields}
+        return self.add_manifest(name, tag, json.dumps(document, indent=1).encode(), OCI_INDEX)
+
+    def describe(self, name: str, digest: str) -> dict[str, object]:
+        """The descriptor of a manifest that is there."""
+        media_type, data = self.manifests[name][digest]
+        return {"mediaType": media_type, "digest": digest, "size": len(data)}
 
     def layers_of(self, name: str, reference: str) -> list[str]:
         return [layer["digest"] for layer in json.loads(self.manifests[name][reference][1])["layers"]]
@@ -318,10 +332,14 @@ class Registry:
         if request.method == "PUT":
             data = await _body(request)
             parsed = json.loads(data)
-            for part in [parsed["config"], *parsed["layers"]]:
+            for part in (parsed["config"], *parsed["layers"]) if "layers" in parsed else ():
                 if (name, part["digest"]) not in self.linked:
                     return _error(400, "MANIFEST_BLOB_UNKNOWN", part["digest"])
-            digest = self.add_manifest(name, reference, data, request.headers["Content-Type"])
+            for part in parsed.get("manifests", ()):
+                if part["digest"] not in self.manifests.get(name, {}):
+                    return _error(400, "MANIFEST_BLOB_UNKNOWN", part["digest"])
+            tag = "" if ":" in reference else reference
+            digest = self.add_manifest(name, tag, data, request.headers["Content-Type"])
             return web.Response(status=201, headers={"Docker-Content-Digest": digest})
         found = self.manifests.get(name, {}).get(reference)
         if found is None:

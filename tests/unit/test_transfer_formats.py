@@ -8,18 +8,15 @@ from typing import Any
 
 import pytest
 
-from sampan.model.image import Descriptor, Index
 from sampan.transfer.challenge import parse_challenges
 from sampan.transfer.credentials import NOBODY, Credentials, decode_credentials, decode_header
-from sampan.transfer.errors import NoMatchingPlatform, UnsupportedManifest
+from sampan.transfer.errors import UnsupportedManifest
 from sampan.transfer.manifests import (
     DOCKER_MANIFEST,
     OCI_INDEX,
     OCI_MANIFEST,
     SCHEMA_1,
     Fetched,
-    Platform,
-    choose,
     media_type_of,
     read_manifest,
 )
@@ -68,47 +65,6 @@ def test_credentials_in_one_field() -> None:
 def test_unreadable_credentials_are_nobodys(text: str) -> None:
     assert decode_header(text) == NOBODY
     assert NOBODY.is_empty
-
-
-def entry(platform: str, **changes: Any) -> Descriptor:
-    os_, architecture, *variant = platform.split("/")
-    described = {"os": os_, "architecture": architecture, **({"variant": variant[0]} if variant else {})}
-    return Descriptor(
-        **{"media_type": OCI_MANIFEST, "digest": DIGEST, "size": 1, "platform": described, **changes}
-    )
-
-
-@pytest.mark.parametrize(
-    ("offered", "wanted", "expected"),
-    [
-        (["linux/arm64", "linux/amd64"], "linux/amd64", 1),
-        (["linux/arm/v5", "linux/arm/v7", "linux/arm/v6"], "linux/arm/v7", 1),
-        (["linux/arm/v5", "linux/arm/v6"], "linux/arm/v7", 1),
-        (["linux/arm64/v8"], "linux/arm64", 0),
-        (["linux/amd64/v3", "linux/amd64"], "linux/amd64", 1),
-        (["linux/amd64", "linux/amd64"], "linux/amd64", 0),
-    ],
-)
-def test_choice_of_a_platform(offered: list[str], wanted: str, expected: int) -> None:
-    os_, architecture, *variant = wanted.split("/")
-    platform = Platform(os=os_, architecture=architecture, variant=variant[0] if variant else "")
-    index = Index(media_type=OCI_INDEX, manifests=[entry(one) for one in offered])
-    assert choose(index, platform) is index.manifests[expected]
-
-
-@pytest.mark.parametrize(
-    "offered",
-    [
-        [],
-        [entry("windows/amd64")],
-        [entry("linux/arm/v7")],
-        [entry("linux/amd64", media_type="application/x")],
-        [entry("linux/amd64", digest="sha256:../../../etc/passwd")],
-    ],
-)
-def test_nothing_for_the_platform(offered: list[Descriptor]) -> None:
-    with pytest.raises(NoMatchingPlatform, match="no matching manifest for linux/amd64 in the manifest list"):
-        choose(Index(manifests=offered), Platform(architecture="amd64"))
 
 
 @pytest.mark.parametrize(

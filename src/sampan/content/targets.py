@@ -30,6 +30,7 @@ MANIFESTS = (
     "application/vnd.docker.distribution.manifest.v2+json",
     "",
 )
+_MAX_BLOB_BYTES = 1 << 50
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
 _REFERENCE_TYPE = "vnd.docker.reference.type"
 _REFERENCE_DIGEST = "vnd.docker.reference.digest"
@@ -95,7 +96,7 @@ def decode_index(data: bytes) -> Index:
         raise BadIndex(f"the image index has {len(data)} bytes, more than {INDEX_LIMIT_BYTES}")
     try:
         index = _index(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadIndex(f"unsupported manifest format: {error}") from None
     if len(index.manifests) > MAX_ENTRIES:
         raise BadIndex(f"the image index has {len(index.manifests)} entries, more than {MAX_ENTRIES}")
@@ -106,7 +107,7 @@ def decode_index(data: bytes) -> Index:
 
 def require_sound(part: Descriptor, where: str) -> None:
     """A digest that can be checked, and a size that can be. Raises BadIndex."""
-    if part.size < 0 or not _DIGEST.fullmatch(part.digest):
+    if not 0 <= part.size <= _MAX_BLOB_BYTES or not _DIGEST.fullmatch(part.digest):
         raise BadIndex(f"unsupported digest {part.digest!r} of {part.size} bytes in {where}")
 
 

@@ -1,15 +1,14 @@
-"""Manifests and indexes as bytes and values: reading with bounds, choosing a platform. Pure."""
+"""Manifests and indexes as bytes and values, read with bounds. Pure."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import msgspec
 
-from sampan.model.image import Descriptor, Index, Manifest
+from sampan.model.image import Index, Manifest
 
-from .errors import NoMatchingPlatform, UnsupportedManifest
+from .errors import UnsupportedManifest
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -34,16 +33,6 @@ _MAX_BLOB_BYTES = 1 << 50
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What a document that is none, or that is nested without end, makes of the decoder."""
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
-
-
-class Platform(msgspec.Struct, frozen=True, kw_only=True):
-    os: str = "linux"
-    architecture: str = ""
-    variant: str = ""
-
-    @property
-    def text(self) -> str:
-        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
 class Fetched(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,53 +97,13 @@ def read_manifest(fetched: Fetched, name: str) -> Manifest:
     except _BROKEN as error:
         raise UnsupportedManifest(f"unsupported manifest format: {error}") from None
     if manifest.config.media_type not in _CONFIGS:
-        raise UnsupportedManifest(f'Encountered remote "{manifest.config.media_type}"(unknown) when fetching')
+        raise UnsupportedManifest(
+            f'Encountered remote "{manifest.config.media_type}"(unknown) when fetching: {name} is an OCI '
+            "artifact and no image; fetch it with the tool that made it"
+        )
     if len(manifest.layers) > _MAX_LAYERS:
         raise UnsupportedManifest(f"{name} has {len(manifest.layers)} layers, more than {_MAX_LAYERS}")
     for part in (manifest.config, *manifest.layers):
         if not 0 <= part.size <= _MAX_BLOB_BYTES or not _DIGEST.fullmatch(part.digest):
             raise UnsupportedManifest(f"unsupported digest {part.digest!r} of {part.size} bytes in {name}")
     return manifest
-
-
-def choose(index: Index, wanted: Platform) -> Descriptor:
-    """The entry that suits the platform best: its variant, or else the newest one that still runs.
-
-    Raises NoMatchingPlatform.
-    """
-    ranked = [
-        (rank, -place, entry)
-        for place, entry in enumerate(index.manifests)
-        if (rank := _rank(entry, wanted)) is not None
-    ]
-    if not ranked:
-        raise NoMatchingPlatform(f"no matching manifest for {wanted.text} in the manifest list entries")
-    return max(ranked, key=lambda item: item[:2])[2]
-
-
-def _rank(entry: Descriptor, wanted: Platform) -> int | None:
-    """None: does not run there. An arm of variant v7 also runs v6 and v5."""
-    if entry.media_type not in (*ACCEPTED, "") or not _DIGEST.fullmatch(entry.digest):
-        return None
-    platform: dict[str, Any] = entry.platform or {}
-    if not platform:
-        return 0
-    architecture = str(platform.get("architecture", ""))
-    if (str(platform.get("os", "")), architecture) != (wanted.os, wanted.architecture):
-        return None
-    variant = str(platform.get("variant", ""))
-    if architecture == "arm64" and variant == "v8":
-        variant = ""
-    if variant == wanted.variant:
-        return 100
-    if not variant or not wanted.variant:
-        # nothing is said on one side: the plainest comes first
-        return 50 - _number(variant)
-    if architecture == "arm" and _number(variant) < _number(wanted.variant):
-        return 10 + _number(variant)
-    return None
-
-
-def _number(variant: str) -> int:
-    digits = variant.lstrip("v")
-    return int(digits) if digits.isdigit() and len(digits) < 3 else 0
