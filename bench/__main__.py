@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from bench import floor, images, peers, registry, report
-from bench.engines import ENGINES, Engine
+from bench.engines import ENGINES, Engine, own_block_groups
 from bench.hub import Hub
 from bench.scenario import Samples, Scenario, Settings
 from bench.scenarios import SCENARIOS
@@ -93,6 +93,7 @@ def main() -> None:
     archives = peers.cache_dir() / "archives"
     archives.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="run-", dir=archives.parent))
+    own_block_groups(work)
     samples = Samples()
     try:
         settings = _settings(arguments, Hub(work / "hub"))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 from bench import hub, images
 from bench.accounting import machine_busy_s
-from bench.engines import Cost, Engine, Meter
+from bench.engines import Cost, Engine, Meter, own_block_groups
 from bench.scenario import Samples, Scenario, Settings, run_client
 
 
@@ -114,14 +115,16 @@ def load(engine: Engine, archive: Path) -> None:
 
 def _unpacking(settings: Settings, samples: Samples, metric: str, layer: Path, removal: str = "") -> None:
     """What unpacking a layer costs by itself, and removing what came out of it."""
-    target = settings.archives / f"floor-{os.getpid()}"
+    folder = Path(tempfile.mkdtemp(prefix="floor-", dir=settings.archives.parent))
+    own_block_groups(folder)
+    target = folder / "layer"
     target.mkdir()
     try:
         _run(samples, metric, ["tar", "-x", "-C", str(target), "-f", str(layer)])
         if removal:
             _run(samples, removal, ["rm", "-rf", str(target)])
     finally:
-        subprocess.run(["rm", "-rf", target], check=True)
+        subprocess.run(["rm", "-rf", folder], check=True)
 
 
 def _run(samples: Samples, metric: str, command: list[str]) -> None:
