@@ -343,7 +343,7 @@ def test_layers_that_lie_elsewhere_are_warned_of(client: RegistryClient, name: s
     client.push_blob(name, b"{}")
     answer = client.push_manifest(name, "v1", manifest)
     assert answer.status == 201
-    assert answer.headers["Warning"].startswith('299 - "1 layers are not in this registry')
+    assert answer.headers["Warning"].startswith('299 - "1 parts of this manifest are not')
 
 
 def test_an_index_keeps_its_manifests(client: RegistryClient, name: str) -> None:

@@ -26,6 +26,7 @@ from sampan.registry.errors import (
     BlobUnknown,
     Denied,
     DigestInvalid,
+    ManifestBlobUnknown,
     ManifestInvalid,
     ManifestUnknown,
     QuotaExceeded,
@@ -128,6 +129,17 @@ async def test_a_refused_tag_refuses_the_whole_push(registry: Registry) -> None:
     with pytest.raises(TagImmutable):
         registry.tags.delete("a", "v1", ACTOR)
     assert (await registry.manifests.get("a", "v1")).body == first
+
+
+async def test_a_sparse_repository_takes_what_is_there(registry: Registry) -> None:
+    registry.connect(sparse=lambda name: name.startswith("mirror/"))
+    here = await push_image(registry, "mirror/app", "", [CONFIG])
+    index = index_of([here, b"another platform"])
+    pushed = registry.manifests.put("mirror/app", "v1", index, OCI_INDEX, ACTOR)
+    assert pushed.absent == [digest_of(b"another platform")]
+    await push_image(registry, "app", "", [CONFIG])
+    with pytest.raises(ManifestBlobUnknown):
+        registry.manifests.put("app", "v1", index, OCI_INDEX, ACTOR)
 
 
 async def test_mounts_come_from_what_the_caller_may_pull(registry: Registry) -> None:

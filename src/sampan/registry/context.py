@@ -29,6 +29,8 @@ class Context:
     observer: Observer = field(default_factory=NoObserver)
     upstreams: Upstreams = field(default_factory=NoUpstreams)
     notices: Notices = field(default_factory=NoNotices)
+    sparse: Callable[[str], bool] = lambda _repository: False
+    """Whether a repository takes manifests of which a part is not there, such as mirrors of one platform."""
     now_ns: Callable[[], int] = now_ns
     digests: NamedLocks = field(default_factory=NamedLocks)
     """Held while a blob's bytes and its row change together: by the end of an upload and by the collector."""

@@ -49,7 +49,7 @@ class Pushed(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     tags: list[str]
     absent: list[str]
-    """Layers that lie elsewhere and not here."""
+    """What is not here and need not be: layers that lie elsewhere, parts of a sparse repository."""
 
 
 ALWAYS = Condition()
@@ -149,10 +149,10 @@ class Manifests:
         tags: list[str],
         condition: Condition,
     ) -> list[str]:
-        """Within a transaction; layers that are absent and may be."""
+        """Within a transaction; what is absent and may be."""
         index, now_ns = self._context.index, stored.pushed_ns
         number = index.repositories.ensure(repository, now_ns)
-        absent = self._check_needs(number, contents)
+        absent = self._check_needs(number, contents, sparse=self._context.sparse(repository))
         known = bool(index.manifests.present(number, [stored.digest]))
         if ":" in reference:
             condition.check(reference if known else None)
@@ -169,8 +169,8 @@ class Manifests:
         index.repositories.set_updated(number, now_ns)
         return absent
 
-    def _check_needs(self, repository: int, contents: Contents) -> list[str]:
-        """The layers that need not be here and are not. Raises ManifestBlobUnknown, SizeInvalid."""
+    def _check_needs(self, repository: int, contents: Contents, *, sparse: bool) -> list[str]:
+        """What need not be here and is not. Raises ManifestBlobUnknown, SizeInvalid."""
         index = self._context.index
         needs = [*contents.blobs, *contents.children]
         sizes = index.blobs.sizes_in(repository, [need.digest for need in needs])
@@ -178,7 +178,7 @@ class Manifests:
         sizes.update(children)
         missing = [need for need in needs if need.digest not in sizes]
         required = [need.digest for need in missing if need.required]
-        if required:
+        if required and not sparse:
             raise ManifestBlobUnknown(required)
         _check_sizes(needs, sizes)
         return [need.digest for need in missing]

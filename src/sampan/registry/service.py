@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sampan.store.registry.index import RegistryIndex
 
 from .blobs import Blobs
@@ -49,6 +51,7 @@ class Registry:
         observer: Observer | None = None,
         upstreams: Upstreams | None = None,
         notices: Notices | None = None,
+        sparse: Callable[[str], bool] | None = None,
     ) -> None:
         """Put something in the place of the permissive defaults."""
         context = self.context
@@ -56,6 +59,7 @@ class Registry:
         context.observer = observer or context.observer
         context.upstreams = upstreams or context.upstreams
         context.notices = notices or context.notices
+        context.sparse = sparse or context.sparse
 
     async def close(self) -> None:
         await self.storage.close()

@@ -65,7 +65,7 @@ async def put(call: Call) -> web.StreamResponse:
 def _warnings(pushed: Pushed) -> list[str]:
     if not pushed.absent:
         return []
-    return [f"{len(pushed.absent)} layers are not in this registry: pulls need the places they name"]
+    return [f"{len(pushed.absent)} parts of this manifest are not in this repository"]
 
 
 async def delete(call: Call) -> web.StreamResponse:
