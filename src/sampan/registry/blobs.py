@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from sampan.model.registry import Actor
 from sampan.store.registry.blobs import BlobLink
@@ -36,6 +36,16 @@ class Blobs:
         if link is None:
             raise BlobUnknown(f"blob {digest} unknown to repository {repository}", {"digest": digest})
         return link
+
+    async def incoming(
+        self, repository: str, digest: str
+    ) -> tuple[int, Callable[[], AsyncIterator[bytes]]] | None:
+        """Size of a blob that another registry is sending us and what gives its content; None: it is here,
+        or nowhere."""
+        upstreams = self._context.upstreams
+        if not upstreams.serves(repository) or self.find(repository, digest) is not None:
+            return None
+        return await upstreams.stream(repository, digest)
 
     def pulled(self, link: BlobLink, actor: Actor) -> None:
         """Its bytes were sent."""

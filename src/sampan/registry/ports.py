@@ -5,7 +5,7 @@ Each has a permissive default, so that a registry can be put together with what 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from sampan.model.registry import Action, Caller, Identity, RegistryEvent, StoredManifest
@@ -40,6 +40,10 @@ class Upstreams(Protocol):
     def serves(self, repository: str) -> bool:
         """Whether the repository is one of an upstream's: it cannot be pushed to then."""
 
+    def local_name(self, repository: str, namespace: str = "") -> str:
+        """Our name of what is asked for. ``namespace`` is what containerd puts into ``?ns=`` when it takes
+        us for a mirror: ``library/busybox`` of ``docker.io``."""
+
     async def manifest(self, repository: str, reference: str) -> StoredManifest | None:
         """Fetched and stored, or revalidated; None: neither there nor here.
 
@@ -48,6 +52,12 @@ class Upstreams(Protocol):
 
     async def blob(self, repository: str, digest: str) -> bool:
         """Makes a blob available in the repository; False: the upstream does not have it."""
+
+    async def stream(
+        self, repository: str, digest: str
+    ) -> tuple[int, Callable[[], AsyncIterator[bytes]]] | None:
+        """Size of a blob and what gives its content, while it is fetched and stored; None: it is to be
+        waited for in :meth:`blob`."""
 
 
 class Authenticator(Protocol):
@@ -103,11 +113,19 @@ class NoUpstreams:
     def serves(self, repository: str) -> bool:
         return False
 
+    def local_name(self, repository: str, namespace: str = "") -> str:
+        return repository
+
     async def manifest(self, repository: str, reference: str) -> StoredManifest | None:
         return None
 
     async def blob(self, repository: str, digest: str) -> bool:
         return False
+
+    async def stream(
+        self, repository: str, digest: str
+    ) -> tuple[int, Callable[[], AsyncIterator[bytes]]] | None:
+        return None
 
 
 class OpenAuthenticator:

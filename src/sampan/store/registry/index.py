@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from sampan.store.db import Database
 
 from .blobs import BlobTable
+from .cached import CachedTable
 from .garbage import GarbageTable
 from .manifests import ManifestTable
 from .migrations import REGISTRY_MIGRATIONS
@@ -28,6 +29,7 @@ class RegistryIndex:
         self.tags = TagTable(self._db)
         self.uploads = UploadTable(self._db)
         self.garbage = GarbageTable(self._db)
+        self.cached = CachedTable(self._db)
 
     def transaction(self) -> AbstractContextManager[None]:
         """All or nothing and durable. Never await inside."""

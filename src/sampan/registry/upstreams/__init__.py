@@ -1,0 +1,1 @@
+"""Pull-through caches: repositories that are copies of other registries', fetched when somebody asks."""
