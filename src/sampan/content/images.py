@@ -324,6 +324,16 @@ class ImageStore:
             found |= self._blobs_of(digest)
         return found
 
+    def blob_owners(self) -> dict[str, set[str]]:
+        """Digest of each blob that has to be stored -> the images that need it, or the document that leads to
+        none."""
+        owners: dict[str, set[str]] = {}
+        for digest in self.documents.digests():
+            images = self.documents.images_of(digest) or {digest}
+            for blob in self._blobs_of(digest):
+                owners.setdefault(blob, set()).update(images)
+        return owners
+
     def _blobs_of(self, digest: str) -> set[str]:
         """A document and what it refers to, without other documents and without blobs of layers that are not
         needed beside the unpacked layer."""

@@ -126,7 +126,43 @@ def _verbose_template(record: Item, source: str) -> int:
     return 0
 
 
+DATA_ROOT = View(
+    {
+        "Kind": Column("KIND", lambda item, _: str(item["Kind"])),
+        "Count": Column("COUNT", lambda item, _: str(item["Count"])),
+        "Size": Column("SIZE", lambda item, _: human_size(item["Size"])),
+        "Reclaimable": Column("RECLAIMABLE", lambda item, _: human_size(item["Reclaimable"])),
+    },
+    ("Kind", "Count", "Size", "Reclaimable"),
+    quiet="Kind",
+)
+OBJECTS = View(
+    {
+        "Kind": Column("KIND", lambda item, _: str(item["Kind"])),
+        "ID": Column("ID", lambda item, _: str(item["Id"] or "(directories)")),
+        "Size": Column("SIZE", lambda item, _: str(item["Size"])),
+        "Owners": Column("OWNERS", lambda item, _: ",".join(item["Owners"])),
+        "Reclaimable": Column("RECLAIMABLE", lambda item, _: "true" if item["Reclaimable"] else "false"),
+    },
+    ("Kind", "ID", "Size", "Owners", "Reclaimable"),
+    quiet="ID",
+)
+
+
+def _data_root(session: Session, values: Values, source: str) -> int:
+    """What every byte belongs to, instead of what Docker counts."""
+    usage = session.client.call("GET", "/sampan/system/df")
+    if source or values.flag("verbose"):
+        table.write(OBJECTS, usage["Objects"], source)
+    else:
+        table.write(DATA_ROOT, usage["Kinds"])
+        print(f"\nIn all: {human_size(usage['Total'])} below {usage['Path']}")
+    return 0
+
+
 def disk_usage(session: Session, values: Values, words: list[str]) -> int:
+    if values.flag("data-root"):
+        return _data_root(session, values, table.wanted_format(values.text("format"), values.flag("json")))
     usage = session.client.call("GET", "/system/df")
     source = table.wanted_format(values.text("format"), values.flag("json"))
     if values.flag("verbose"):
@@ -141,6 +177,10 @@ DF = Command(
     "[OPTIONS]",
     "Show what takes how much of the disk",
     disk_usage,
-    (*table.FORMAT_OPTIONS, Option("verbose", "v", BOOL, "Show every object")),
+    (
+        Option("data-root", "", BOOL, "Show what every byte below the data root belongs to, as du counts"),
+        *table.FORMAT_OPTIONS,
+        Option("verbose", "v", BOOL, "Show every object"),
+    ),
     maximum=0,
 )

@@ -13,6 +13,7 @@ import msgspec
 
 from sampan.base.clock import format_ns, now_ns
 from sampan.engine.container.containers import Containers
+from sampan.engine.container.lifecycle import ALIVE
 from sampan.engine.container.registry import Registry
 from sampan.engine.events import Events
 from sampan.engine.files.volumes import LOCAL, Volumes
@@ -20,6 +21,7 @@ from sampan.engine.image.images import Images
 from sampan.engine.spec.hostfacts import HostFacts
 from sampan.kernel.mountinfo import file_system_type
 
+from .disk import DataRootUsage, DiskOwners, measure
 from .stats import machine_memory_bytes
 from .system_views import (
     AddressPool,
@@ -189,6 +191,27 @@ class System:
             volumes=await self._volumes.usage() if "volume" in types else None,
             build_cache=[] if "build-cache" in types else None,
         )
+
+    async def data_root_usage(self) -> DataRootUsage:
+        """What every byte below the data root belongs to. Measured now, which reads every directory."""
+        store = self._images.catalog.store
+        layers: dict[str, set[str]] = {}
+        for image in store.all():
+            for chain in image.chain_ids:
+                layers.setdefault(chain, set()).add(image.id)
+        for entry in self._registry:
+            for chain in entry.record.layer_ids:
+                layers.setdefault(chain, set()).add(entry.id)
+        volumes, _ = await self._volumes.list()
+        unused, _ = await self._volumes.list({"dangling": ["true"]})
+        owners = DiskOwners(
+            blobs=store.blob_owners(),
+            layers=layers,
+            needed={one for entry in self._registry for one in (entry.id, entry.record.image_id)},
+            containers={entry.id: entry.life.phase in ALIVE for entry in self._registry},
+            volumes={volume.name: volume not in unused for volume in volumes},
+        )
+        return await asyncio.to_thread(measure, self._settings.data_root, owners)
 
     def _count(self) -> tuple[int, int, int]:
         phases = [entry.life.phase for entry in self._registry]

@@ -36,6 +36,11 @@ async def collect(call: Call) -> Reply:
     return json_reply(done)
 
 
+async def disk_usage(call: Call) -> Reply:
+    """What every byte below the data root belongs to."""
+    return json_reply(await call.engine.system.data_root_usage())
+
+
 async def explain(call: Call) -> Reply:
     """The plan of a container, line by line."""
     return json_reply({"Plan": list(await call.engine.explain(call.name))})
@@ -44,5 +49,6 @@ async def explain(call: Call) -> Reply:
 ROUTES = (
     Route("POST", "/sampan/images/bootstrap", bootstrap),
     Route("POST", "/sampan/images/gc", collect),
+    Route("GET", "/sampan/system/df", disk_usage),
     Route("GET", "/sampan/debug/explain/{}", explain),
 )
