@@ -75,6 +75,7 @@ GROUPS = {
     },
     "image": {
         "bootstrap": "archives:BOOTSTRAP",
+        "gc": "collection:GC",
         "history": "images:HISTORY",
         "import": "archives:IMPORT",
         "inspect": "inspect:INSPECT_IMAGE",
