@@ -42,7 +42,7 @@ from sampan.model.container import (
     PortBinding,
 )
 from sampan.model.image import Image, ImageConfig
-from sampan.model.launch import ExecRequest, LaunchRequest, VethLink
+from sampan.model.launch import ExecRequest, Interface, LaunchRequest
 from sampan.model.network import NameWish, Network
 from sampan.model.oci import Linux, Process, Resources, RuntimeSpec
 from sampan.net.errors import PortInUse
@@ -132,7 +132,7 @@ class FakeNetworks:
         config: EndpointConfig,
         ports: dict[str, list[PortBinding]],
         name: str = "",
-    ) -> tuple[Endpoint, VethLink | None, dict[str, list[PortBinding]]]:
+    ) -> tuple[Endpoint, Interface | None, dict[str, list[PortBinding]]]:
         taken = {b.host_port for bound in self.connected.values() for bs in bound.values() for b in bs}
         for bindings in ports.values():
             for binding in bindings:
@@ -142,7 +142,7 @@ class FakeNetworks:
         if network.driver != "bridge":
             return Endpoint(network_id=network.id), None, {}
         address = f"172.17.0.{next(self._addresses)}"
-        link = VethLink(host_name=f"veth{address[-1]}", bridge="docker0")
+        link = Interface(host_name=f"veth{address[-1]}", parent="docker0")
         return Endpoint(network_id=network.id, ip_address=address, gateway="172.17.0.1"), link, ports
 
     def disconnect(self, container_id: str) -> None:
@@ -152,6 +152,11 @@ class FakeNetworks:
         self, container_id: str, network: Network, endpoint: Endpoint, ports: dict[str, list[PortBinding]]
     ) -> None:
         self.connected.setdefault(container_id, ports)
+
+    def move_ports(
+        self, container_id: str, network_id: str, ports: dict[str, list[PortBinding]]
+    ) -> dict[str, list[PortBinding]]:
+        return self.connected[container_id]
 
     def show_names(self, container_id: str, wish: NameWish) -> str:
         return ""

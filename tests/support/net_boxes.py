@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from sampan.kernel import links
 from sampan.kernel.netlink import NetlinkSocket, configure_inside, create_veth, set_loopback_up
-from sampan.model.launch import VethLink
+from sampan.model.launch import Interface
 
 CLONE_NEWNET = 0x40000000
 T = TypeVar("T")
@@ -146,12 +146,12 @@ def _answer_forever(server: socket.socket, kind: int) -> None:
             server.sendto(peer[0].encode(), peer)
 
 
-def plug(box: Box, link: VethLink) -> None:
+def plug(box: Box, link: Interface) -> None:
     """What the runtime does with a link."""
     create_veth(
         link.host_name,
         link.container_name,
-        master_index=socket.if_nametoindex(link.bridge),
+        master_index=socket.if_nametoindex(link.parent),
         mtu=link.mtu,
         peer_mac=link.mac,
         peer_pid=box.pid,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sampan.net.errors import AddressInUse, AddressOutOfRange, InvalidNetworkSetting, PoolExhausted
-from sampan.net.ipam import AddressPool, choose_subnet, parse_network
+from sampan.net.ipam import AddressPool, IPNetwork, choose_subnet, parse_network
 from sampan.net.ports import PortRequest, PortTable, read_dynamic_ports
 
 
@@ -154,3 +154,32 @@ def test_the_kernels_range() -> None:
     assert read_dynamic_ports(files.__getitem__) == ((32768, 60999), frozenset())
     files["ip_local_port_range"] = "?"
     assert read_dynamic_ports(files.__getitem__) == ((49153, 65535), frozenset())
+
+
+SUBNETS = st.builds(
+    lambda address, length: ipaddress.ip_network((address, length), strict=False),
+    st.ip_addresses(v=4, network="10.0.0.0/8"),
+    st.integers(9, 30),
+)
+
+
+@given(st.lists(SUBNETS, max_size=30), st.integers(20, 28))
+def test_a_chosen_subnet_meets_nothing_and_is_the_first_such(
+    taken: list[ipaddress.IPv4Network], prefix: int
+) -> None:
+    pool = ipaddress.IPv4Network("10.64.0.0/18")
+    free = [one for one in pool.subnets(new_prefix=prefix) if not any(one.overlaps(other) for other in taken)]
+    if free:
+        assert choose_subnet(taken, [(pool, prefix)]) == free[0]
+    else:
+        with pytest.raises(PoolExhausted):
+            choose_subnet(taken, [(pool, prefix)])
+
+
+def test_there_is_a_subnet_for_each_of_five_hundred_networks() -> None:
+    taken: list[IPNetwork] = []
+    for _ in range(500):
+        taken.append(choose_subnet(taken))
+    assert str(taken[30]) == "192.168.240.0/20"
+    assert str(taken[31]) == "10.89.0.0/24"
+    assert len(set(taken)) == 500

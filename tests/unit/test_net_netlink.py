@@ -127,11 +127,11 @@ def test_rules_name_each_bridge_where_it_belongs() -> None:
         "sampan-x",
         [
             BridgeRules("br0", subnets=("10.0.0.0/24", "fd00::/64")),
-            BridgeRules("br1", masquerade=False, talking=False, internal=True),
+            BridgeRules("br1", masquerade4=False, masquerade6=False, talking=False, internal=True),
         ],
     )
     assert 'set bridges { type ifname; elements = { "br0", "br1" }; }' in text
-    assert 'set masqueraded { type ifname; elements = { "br0" }; }' in text
+    assert 'set masqueraded4 { type ifname; elements = { "br0" }; }' in text
     assert 'set internal { type ifname; elements = { "br1" }; }' in text
     assert 'set talking { type ifname . ifname; elements = { "br0" . "br0" }; }' in text
     assert "set subnets4 { type ipv4_addr; flags interval; elements = { 10.0.0.0/24 }; }" in text

@@ -11,9 +11,9 @@ from sampan.engine.events import Events
 from sampan.engine.network.networks import NetworkRequest, Networks
 from sampan.model.container import Endpoint, EndpointConfig, PortBinding
 from sampan.model.network import IPAMPool
-from sampan.net.networks import bindings_of, requests_of
 from sampan.net.plain import PlainDriver
 from sampan.net.ports import PublishedPort
+from sampan.net.publishing import bindings_of, requests_of
 from sampan.net.settings import NetworkSettings
 from sampan.net.stack import NetworkStack, default_bridge
 from sampan.store.db import Database

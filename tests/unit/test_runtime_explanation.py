@@ -22,14 +22,14 @@ def test_what_the_monitor_does_comes_first() -> None:
     program = {
         "cgroup_steps": [["mkdir", "/cg/a"], ["write", "/cg/a/pids.max", "5"]],
         "clone_flags": process.NAMESPACE_FLAGS["pid"] | process.NAMESPACE_FLAGS["mount"],
-        "links": [["veth1", "br0", "eth0", "", 1500, [], "", ""]],
+        "links": [["veth", "br0", "veth1", "eth0", "", 1500, "", [], "", ""]],
         "operations": [],
     }
     assert list(describe(program)) == [
         "monitor: make the group /cg/a",
         "monitor: write 5 to /cg/a/pids.max",
         "monitor: clone3 with new namespaces: mount, pid",
-        "monitor: veth veth1 in br0, eth0 inside",
+        "monitor: veth veth1 of br0, eth0 inside",
     ]
 
 

@@ -205,7 +205,9 @@ class Platform:
             DnsDefaults(servers=settings.dns, search=settings.dns_search, options=settings.dns_opts),
         )
         naming = Naming(files, self.network.containers)
-        membership = Membership(self.ledger, self.locks, self.network.containers, naming)
+        membership = Membership(
+            self.ledger, self.locks, self.network.containers, naming, lambda name: self.networks.find(name)
+        )
         self.networks = Networks(
             NetworkTable(self.db), self.network, self.events, self._container_name, membership
         )

@@ -10,7 +10,7 @@ import msgspec
 from sampan.engine.container.views import ExecConfig
 from sampan.model.container import Container, ContainerConfig, HostConfig, MountPoint
 from sampan.model.image import Image
-from sampan.model.launch import ExecRequest, LaunchRequest, VethLink
+from sampan.model.launch import ExecRequest, Interface, LaunchRequest
 from sampan.model.network import Network
 from sampan.store.containers import RunRecord
 
@@ -66,7 +66,7 @@ class LaunchFacts(msgspec.Struct, frozen=True, kw_only=True):
     hostname_path: str
     hosts_path: str
     resolv_conf_path: str
-    links: list[VethLink] = []
+    links: list[Interface] = []
     resolver: str = ""
     """Socket of the name server, for containers on networks with names."""
     joined_pids: dict[str, int] = {}

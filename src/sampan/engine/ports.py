@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from sampan.model.container import Endpoint, EndpointConfig, PortBinding
-from sampan.model.launch import ExecRequest, ExitStatus, LaunchRequest, VethLink
+from sampan.model.launch import ExecRequest, ExitStatus, Interface, LaunchRequest
 from sampan.model.network import NameWish, Network
 from sampan.model.oci import Resources
 
@@ -107,7 +107,7 @@ class Networks(Protocol):
         config: EndpointConfig,
         ports: dict[str, list[PortBinding]],
         name: str = "",
-    ) -> tuple[Endpoint, VethLink | None, dict[str, list[PortBinding]]]:
+    ) -> tuple[Endpoint, Interface | None, dict[str, list[PortBinding]]]:
         """Take addresses and publish ports. Answers the endpoint, the link for the launch (None for the
         networks host and none), and the bindings with the host ports that were really taken. ``name`` is
         the container's, for texts. Raises PortInUse, AddressInUse, PoolExhausted. Nothing is left when it
@@ -120,6 +120,13 @@ class Networks(Protocol):
         self, container_id: str, network: Network, endpoint: Endpoint, ports: dict[str, list[PortBinding]]
     ) -> None:
         """A container that was running when the daemon came back: count its addresses and ports as taken."""
+
+    def move_ports(
+        self, container_id: str, network_id: str, ports: dict[str, list[PortBinding]]
+    ) -> dict[str, list[PortBinding]]:
+        """Lead ``ports`` to the container's endpoint on another of its networks, and nowhere else; where
+        that network publishes none they are withdrawn. Answers what is bound. Raises PortInUse; nothing is
+        published then."""
 
     def show_names(self, container_id: str, wish: NameWish) -> str:
         """Let a container ask for the names on the networks it is on now. The name server's socket; "" when

@@ -19,6 +19,7 @@ from .netlink import (
     IFLA_IFNAME,
     IFLA_INFO_DATA,
     IFLA_INFO_KIND,
+    IFLA_LINK,
     IFLA_LINKINFO,
     IFLA_MASTER,
     IFLA_MTU,
@@ -46,6 +47,7 @@ RTM_DELADDR = 21
 RTM_GETADDR = 22
 RTM_GETROUTE = 26
 IFLA_IFALIAS = 20
+IFLA_VLAN_ID = 1
 RTA_DST = 1
 RTA_PRIORITY = 6
 RT_TABLE_LOCAL = 255
@@ -143,6 +145,35 @@ def create_bridge(route: NetlinkSocket, name: str, *, mac: str, mtu: int = 0, al
         body = link_body(attribute(IFLA_IFALIAS, alias.encode()), index=index)
         route.execute([(f"name bridge {name}", RTM_NEWLINK, 0, body)])
     return index
+
+
+def create_stand_in(route: NetlinkSocket, name: str, alias: str) -> None:
+    """A device that leads nowhere (dummy), up. Raises OSError (EOPNOTSUPP: the kernel has none)."""
+    info = nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, b"dummy"))
+    body = link_body(attribute_text(IFLA_IFNAME, name), info)
+    route.execute([(f"create dummy device {name}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)])
+    _finish(route, name, alias)
+
+
+def create_vlan(route: NetlinkSocket, name: str, parent_index: int, vlan: int, alias: str) -> None:
+    """The device of one VLAN (802.1Q) of another device, up. Raises OSError (EOPNOTSUPP, EEXIST)."""
+    data = nested(IFLA_INFO_DATA, attribute(IFLA_VLAN_ID, vlan.to_bytes(2, "little")))
+    info = nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, b"vlan"), data)
+    body = link_body(attribute_text(IFLA_IFNAME, name), attribute_u32(IFLA_LINK, parent_index), info)
+    route.execute([(f"create VLAN device {name}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)])
+    _finish(route, name, alias)
+
+
+def _finish(route: NetlinkSocket, name: str, alias: str) -> None:
+    """Mark a device that was just made, and set it up; it is gone again when that fails."""
+    index = socket.if_nametoindex(name)
+    marked = link_body(attribute(IFLA_IFALIAS, alias.encode()), index=index)
+    try:
+        route.execute([(f"name device {name}", RTM_NEWLINK, 0, marked)])
+        set_up(route, name, index)
+    except OSError:
+        delete_link(route, name)
+        raise
 
 
 def set_up(route: NetlinkSocket, name: str, index: int) -> None:

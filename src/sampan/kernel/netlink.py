@@ -51,6 +51,7 @@ RTM_NEWNEIGH = 28
 IFLA_ADDRESS = 1
 IFLA_IFNAME = 3
 IFLA_MTU = 4
+IFLA_LINK = 5
 IFLA_MASTER = 10
 IFLA_LINKINFO = 18
 IFLA_NET_NS_PID = 19
@@ -64,6 +65,9 @@ IFLA_INFO_SLAVE_KIND = 4
 IFLA_INFO_SLAVE_DATA = 5
 IFLA_BRPORT_MODE = 4
 VETH_INFO_PEER = 1
+IFLA_MACVLAN_MODE = 1
+IFLA_IPVLAN_MODE = 1
+IFLA_IPVLAN_FLAGS = 2
 IFLA_INET6_ADDR_GEN_MODE = 8
 IN6_ADDR_GEN_MODE_NONE = 1
 
@@ -81,6 +85,7 @@ RTA_GATEWAY = 5
 RT_TABLE_MAIN = 254
 RTPROT_BOOT = 3
 RT_SCOPE_UNIVERSE = 0
+RT_SCOPE_LINK = 253
 RTN_UNICAST = 1
 
 _HEADER = Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
@@ -89,6 +94,7 @@ _IFINFO = Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
 _IFADDR = Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
 _ROUTE = Struct("=BBBBBBBBI")  # rtmsg: family, dst, src, tos, table, protocol, scope, type, flags
 _U32 = Struct("=I")
+_U16 = Struct("=H")
 _INT = Struct("=i")
 
 _BRIDGE_NETFILTER = "/proc/sys/net/bridge/bridge-nf-call-iptables"  # there while br_netfilter is loaded
@@ -319,6 +325,90 @@ def create_veth(
         own.execute(requests, tolerated=errno.EAFNOSUPPORT)
 
 
+MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+"""linux/if_link.h, enum macvlan_mode."""
+IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
+
+
+def create_part(
+    kind: str,
+    name: str,
+    *,
+    parent_index: int,
+    mode: str = "",
+    mac: str = "",
+    mtu: int = 0,
+    pid: int = 0,
+    namespace_fd: int = -1,
+    route: NetlinkSocket,
+) -> None:
+    """A macvlan or ipvlan interface of the host's device ``parent_index``, still down, in another network
+    namespace. ``mode`` of an ipvlan may end with a flag, ``l2 private``. Raises OSError (EOPNOTSUPP: the
+    kernel has no such kind)."""
+    if kind == "macvlan":
+        data = attribute_u32(IFLA_MACVLAN_MODE, MACVLAN_MODES[mode or "bridge"])
+    else:
+        layer, _, flag = mode.partition(" ")
+        data = attribute(IFLA_IPVLAN_MODE, _U16.pack(IPVLAN_MODES[layer or "l2"]))
+        data += attribute(IFLA_IPVLAN_FLAGS, _U16.pack(IPVLAN_FLAGS[flag or "bridge"]))
+    body = attribute_text(IFLA_IFNAME, name) + attribute_u32(IFLA_LINK, parent_index)
+    body += (
+        attribute_u32(IFLA_NET_NS_FD, namespace_fd)
+        if namespace_fd >= 0
+        else attribute_u32(IFLA_NET_NS_PID, pid)
+    )
+    if mtu:
+        body += attribute_u32(IFLA_MTU, mtu)
+    if mac and kind == "macvlan":
+        body += attribute(IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+    info = nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, kind.encode()), nested(IFLA_INFO_DATA, data))
+    what = f"create {kind} interface {name}"
+    route.execute([(what, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, link_body(body, info))])
+
+
+def create_interface(
+    kind: str,
+    parent: str,
+    host_name: str,
+    name: str,
+    mac: str,
+    mtu: int,
+    mode: str,
+    *,
+    parent_index: int,
+    pid: int = 0,
+    namespace_fd: int = -1,
+    route: NetlinkSocket | None = None,
+) -> None:
+    """A container's interface (model.launch.Interface), still down, in the namespace of ``pid`` or
+    ``namespace_fd``. ``parent_index`` is that of ``parent``; ``route`` a socket of the host's namespace."""
+    if kind == "veth":
+        create_veth(
+            host_name,
+            name,
+            master_index=parent_index,
+            mtu=mtu,
+            peer_mac=mac,
+            peer_pid=pid,
+            peer_ns_fd=namespace_fd,
+            route=route,
+        )
+        return
+    own = route or NetlinkSocket()
+    try:
+        create_part(
+            kind, name, parent_index=parent_index, mode=mode, mac=mac, mtu=mtu, pid=pid,
+            namespace_fd=namespace_fd, route=own,
+        )  # fmt: skip
+    except OSError as error:
+        error.filename = f"{kind} of {parent}"
+        raise
+    finally:
+        if route is None:
+            own.close()
+
+
 def hairpin_request(name: str) -> Request:
     """Let a bridge send a frame back through the port it came from: with br_netfilter a container's call
     to its own published port is turned around within the bridge. The port must be in its bridge already."""
@@ -351,11 +441,11 @@ def configure_inside(
     up = link_body(index=index, flags=IFF_UP)
     requests.append((f"set {name} up", RTM_NEWLINK, 0, up))
     requests.extend(address_request(name, index, address) for address in addresses)
-    requests.extend(
-        route_request(f"add default route via {gateway}", "", gateway, index)
-        for gateway in (gateway4, gateway6)
-        if gateway
-    )
+    for gateway, family in ((gateway4, socket.AF_INET), (gateway6, socket.AF_INET6)):
+        if gateway == "dev":
+            requests.append(device_route_request(f"add default route through {name}", family, index))
+        elif gateway:
+            requests.append(route_request(f"add default route via {gateway}", "", gateway, index))
     if route is not None:
         route.execute(requests, tolerated=errno.EAFNOSUPPORT)
         return
@@ -393,6 +483,14 @@ def address_request(name: str, index: int, address: str) -> Request:
         host_bits = (1 << (32 - prefix)) - 1
         body += attribute(IFA_BROADCAST, (int.from_bytes(packed, "big") | host_bits).to_bytes(4, "big"))
     return (f"add address {address} to {name}", RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body)
+
+
+def device_route_request(
+    what: str, family: int, index: int, flags: int = NLM_F_CREATE | NLM_F_EXCL
+) -> Request:
+    """The default route through interface ``index`` itself."""
+    header = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_LINK, RTN_UNICAST, 0)
+    return (what, RTM_NEWROUTE, flags, header + attribute_u32(RTA_OIF, index))
 
 
 def route_request(

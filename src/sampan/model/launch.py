@@ -18,12 +18,18 @@ class OverlayRoot(msgspec.Struct, frozen=True, kw_only=True):
     options: str = ""
 
 
-class VethLink(msgspec.Struct, frozen=True, kw_only=True):
-    """A veth pair made while the container starts: the host end joins a bridge, the other end is
-    configured from inside. It dies with the container's network namespace."""
+class Interface(msgspec.Struct, frozen=True, kw_only=True):
+    """A container's network interface, made while it starts and configured from inside. It dies with the
+    container's network namespace."""
 
-    host_name: str
-    bridge: str
+    kind: str = "veth"
+    """``veth``: a pair whose host end joins a bridge; ``macvlan`` and ``ipvlan``: a part of the parent."""
+    parent: str
+    """The bridge, or the device of the host."""
+    host_name: str = ""
+    """Of the host end of a pair."""
+    mode: str = ""
+    """Of macvlan (bridge, private, vepa, passthru) and ipvlan (l2, l3, l3s)."""
     container_name: str = "eth0"
     mac: str = ""
     mtu: int = 1500
@@ -31,6 +37,9 @@ class VethLink(msgspec.Struct, frozen=True, kw_only=True):
     """``172.17.0.2/16``, ``fd00::2/64``."""
     gateway4: str = ""
     gateway6: str = ""
+    """An address, or ``dev``: everything is reached through the interface itself."""
+    sysctls: list[tuple[str, str]] = []
+    """``net.ipv4.conf.eth0.log_martians`` and the value."""
 
 
 class LogSink(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +74,7 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     spec: RuntimeSpec
     root: OverlayRoot | None = None
     """None: spec.root.path is a ready directory."""
-    links: list[VethLink] = []
+    links: list[Interface] = []
     resolver: str = ""
     """Socket of the name server that is to answer in the container; empty for none."""
     stdio: Stdio = Stdio()

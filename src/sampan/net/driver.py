@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sampan.model.container import Endpoint, EndpointConfig
-from sampan.model.launch import VethLink
+from sampan.model.launch import Interface
 from sampan.model.network import Network
 
 
@@ -15,10 +15,18 @@ class Attached:
     """A container's place in a network."""
 
     endpoint: Endpoint
-    link: VethLink | None = None
+    link: Interface | None = None
     """None: the driver gives the container no interface of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortPolicy:
+    """What publishing a port means on a network."""
+
     publishes: bool = False
-    """Host ports can lead to this endpoint."""
+    """Ports of its containers can be published at all."""
+    routed: frozenset[int] = frozenset()
+    """IP versions in which they are reached at the container's own address, not at the host's."""
 
 
 class Driver(Protocol):
@@ -39,6 +47,8 @@ class Driver(Protocol):
 
     def attach(self, network: Network, endpoint_id: str, config: EndpointConfig) -> Attached:
         """Take addresses. Raises AddressInUse, AddressOutOfRange, PoolExhausted; nothing is taken then."""
+
+    def port_policy(self, network: Network) -> PortPolicy: ...
 
     def detach(self, network: Network, endpoint: Endpoint) -> None:
         """Give the addresses back. Idempotent."""

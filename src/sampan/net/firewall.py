@@ -44,7 +44,11 @@ class BridgeRules:
     """What the firewall has to know of one bridge."""
 
     name: str
-    masquerade: bool = True
+    masquerade4: bool = True
+    masquerade6: bool = True
+    unprotected4: bool = False
+    """Other machines that have a route reach every port of its containers, not only published ones."""
+    unprotected6: bool = False
     talking: bool = True
     """Containers on it may reach each other (--icc)."""
     internal: bool = False
@@ -63,7 +67,12 @@ delete table inet {table}
 table inet {table} {{
     comment "Containers of Sampan: changes here are undone"
     set bridges {{ type ifname; {bridges} }}
-    set masqueraded {{ type ifname; {masqueraded} }}
+    set masqueraded4 {{ type ifname; {masqueraded4} }}
+    set masqueraded6 {{ type ifname; {masqueraded6} }}
+    set unprotected4 {{ type ifname; {unprotected4} }}
+    set unprotected6 {{ type ifname; {unprotected6} }}
+    set open4 {{ type ipv4_addr . inet_proto . inet_service; }}
+    set open6 {{ type ipv6_addr . inet_proto . inet_service; }}
     set internal {{ type ifname; {internal} }}
     set talking {{ type ifname . ifname; {talking} }}
     set subnets4 {{ type ipv4_addr; flags interval; {subnets4} }}
@@ -103,12 +112,17 @@ table inet {table} {{
         iifname @internal counter drop
         oifname @internal counter drop
         ct status dnat accept
+        meta nfproto ipv4 oifname @unprotected4 accept
+        meta nfproto ipv6 oifname @unprotected6 accept
+        ip daddr . meta l4proto . th dport @open4 accept
+        ip6 daddr . meta l4proto . th dport @open6 accept
         counter drop comment "only published ports"
     }}
     chain postrouting {{
         type nat hook postrouting priority srcnat; policy accept;
         oifname @bridges goto into_bridge
-        iifname @masqueraded masquerade
+        meta nfproto ipv4 iifname @masqueraded4 masquerade
+        meta nfproto ipv6 iifname @masqueraded6 masquerade
     }}
     chain into_bridge {{
         ip saddr @subnets4 ct status dnat masquerade comment "a container calls a published port"
@@ -150,7 +164,10 @@ def render_rules(table: str, bridges: Iterable[BridgeRules], *, loopback6: bool 
     return RULES.format(
         table=table,
         bridges=_elements(f'"{bridge.name}"' for bridge in known),
-        masqueraded=_elements(f'"{bridge.name}"' for bridge in known if bridge.masquerade),
+        masqueraded4=_elements(f'"{bridge.name}"' for bridge in known if bridge.masquerade4),
+        masqueraded6=_elements(f'"{bridge.name}"' for bridge in known if bridge.masquerade6),
+        unprotected4=_elements(f'"{bridge.name}"' for bridge in known if bridge.unprotected4),
+        unprotected6=_elements(f'"{bridge.name}"' for bridge in known if bridge.unprotected6),
         internal=_elements(f'"{bridge.name}"' for bridge in known if bridge.internal),
         refuse_loopback6="" if loopback6 else "ip6 daddr ::1 return",
         talking=_elements(f'"{bridge.name}" . "{bridge.name}"' for bridge in known if bridge.talking),
@@ -171,8 +188,11 @@ def _elements(names: Iterable[str]) -> str:
 
 
 def element_of(published: PublishedPort) -> Element:
-    """The map element that rewrites to the container."""
+    """The map element that rewrites to the container; of a routed port, the set element that lets it in."""
     protocol = bytes((_PROTOCOLS[published.protocol], 0, 0, 0))
+    if published.is_routed:
+        address = ipaddress.ip_address(published.address)
+        return f"open{address.version}", address.packed + protocol + _PORT.pack(published.port, 0), b""
     key = protocol + _PORT.pack(published.host_port, 0)
     host = ipaddress.ip_address(published.host_address)
     if not host.is_unspecified:

@@ -7,18 +7,25 @@ address is not used again at once: neighbours and connection tracking may still 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .errors import AddressInUse, AddressOutOfRange, InvalidNetworkSetting, PoolExhausted
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-DEFAULT_POOLS: tuple[ipaddress.IPv4Network, ...] = tuple(
-    [ipaddress.IPv4Network((f"172.{second}.0.0", 16)) for second in range(17, 32)]
-    + [ipaddress.IPv4Network((f"192.168.{third}.0", 20)) for third in range(0, 256, 16)]
+SubnetPools = Sequence[tuple[IPNetwork, int]]
+"""Networks and the prefix length of the subnets that are cut from them, in order."""
+
+DEFAULT_POOLS: SubnetPools = (
+    *((ipaddress.IPv4Network((f"172.{second}.0.0", 16)), 16) for second in range(17, 32)),
+    (ipaddress.IPv4Network("192.168.0.0/16"), 20),
+    (ipaddress.IPv4Network("10.89.0.0/16"), 24),
+    (ipaddress.IPv4Network("10.90.0.0/15"), 24),
+    (ipaddress.IPv4Network("10.92.0.0/14"), 24),
 )
-"""The pools Docker Engine takes subnets from, in its order."""
+"""The 31 subnets that Docker Engine has, in its order; behind them some 1,800 small ones (those that Podman
+uses), where Docker Engine has no more (for-linux#599)."""
 
 
 def parse_network(text: str) -> IPNetwork:
@@ -29,13 +36,38 @@ def parse_network(text: str) -> IPNetwork:
         raise InvalidNetworkSetting(f"invalid CIDR address: {text}") from error
 
 
-def choose_subnet(taken: Iterable[IPNetwork], pools: Iterable[IPNetwork] = DEFAULT_POOLS) -> IPNetwork:
-    """The first pool that overlaps nothing taken. Raises PoolExhausted."""
+def choose_subnet(taken: Iterable[IPNetwork], pools: SubnetPools = DEFAULT_POOLS) -> IPNetwork:
+    """The first subnet that overlaps nothing taken. Raises PoolExhausted."""
     used = list(taken)
-    for pool in pools:
-        if not any(pool.version == other.version and pool.overlaps(other) for other in used):
-            return pool
+    for pool, prefix in pools:
+        spans = sorted(
+            (int(other.network_address), int(other.broadcast_address))
+            for other in used
+            if other.version == pool.version
+        )
+        free = _first_free(int(pool.network_address), int(pool.broadcast_address), pool, prefix, spans)
+        if free is not None:
+            return free
     raise PoolExhausted("all predefined address pools have been fully subnetted")
+
+
+def _first_free(
+    low: int, high: int, pool: IPNetwork, prefix: int, spans: list[tuple[int, int]]
+) -> IPNetwork | None:
+    """The first aligned subnet between ``low`` and ``high`` that meets none of the spans, which are sorted:
+    one pass, however many networks there are."""
+    size = 1 << (pool.max_prefixlen - prefix)
+    candidate = low
+    for first, last in spans:
+        if candidate + size <= first:
+            break  # spans are sorted by their beginning, so nothing behind meets it either
+        if last >= candidate:
+            candidate = (last // size + 1) * size
+    if candidate + size - 1 > high:
+        return None
+    if pool.version == 4:
+        return ipaddress.IPv4Network((candidate, prefix))
+    return ipaddress.IPv6Network((candidate, prefix))
 
 
 class AddressPool:

@@ -19,11 +19,12 @@ from sampan.kernel.netlink import (
     NLM_F_REPLACE,
     NetlinkSocket,
     configure_inside,
-    create_veth,
+    create_interface,
+    device_route_request,
     route_request,
 )
 from sampan.kernel.process import setns
-from sampan.model.launch import VethLink
+from sampan.model.launch import Interface
 
 from .errors import DeviceFailed
 
@@ -31,24 +32,34 @@ CLONE_NEWNET = 0x40000000
 T = TypeVar("T")
 
 
-def plug(pid: int, link: VethLink) -> str:
+def plug(pid: int, link: Interface, leads: tuple[bool, bool] = (False, False)) -> str:
     """Give the running process's namespace one more interface, up and with its addresses; answers its
-    name, the first free ``eth<n>``. Raises DeviceFailed; nothing is left then."""
+    name, the first free ``eth<n>`` unless the link has one of its own. ``leads``: it becomes the default
+    route of IPv4, of IPv6. Raises DeviceFailed; nothing is left then."""
+
+    def configure(name: str) -> None:
+        configure_inside(name, link.addresses)
+        for key, value in link.sysctls:
+            links.write_sysctl(key.replace(f"/{link.container_name}/", f"/{name}/"), value)
+        _lead(name, [link.gateway4 if leads[0] else "", link.gateway6 if leads[1] else ""])
+
     try:
-        name = _in_namespace(pid, _free_name)
-        create_veth(
+        name = _in_namespace(pid, lambda: _free_name(link.container_name))
+        create_interface(
+            link.kind,
+            link.parent,
             link.host_name,
             name,
-            master_index=socket.if_nametoindex(link.bridge),
-            mtu=link.mtu,
-            peer_mac=link.mac,
-            peer_pid=pid,
+            link.mac,
+            link.mtu,
+            link.mode,
+            parent_index=socket.if_nametoindex(link.parent),
+            pid=pid,
         )
         try:
-            _in_namespace(pid, lambda: configure_inside(name, link.addresses, link.gateway4, link.gateway6))
+            _in_namespace(pid, lambda: configure(name))
         except OSError:
-            with NetlinkSocket() as route:
-                links.delete_link(route, link.host_name)
+            _in_namespace(pid, lambda: _delete(name))
             raise
     except OSError as error:
         raise DeviceFailed(f"failed to connect the container: {error.strerror}") from error
@@ -64,12 +75,7 @@ def unplug(pid: int, mac: str, gateways: list[str]) -> None:
             for link in links.list_links(route):
                 if link.mac == mac and link.name != "lo":
                     links.delete_link(route, link.name)
-            requests = [
-                route_request(f"default route via {gateway}", "", gateway, 0, NLM_F_CREATE | NLM_F_REPLACE)
-                for gateway in gateways
-            ]
-            if requests:
-                route.execute(requests)
+        _lead("", gateways)
 
     try:
         _in_namespace(pid, work)
@@ -78,9 +84,31 @@ def unplug(pid: int, mac: str, gateways: list[str]) -> None:
             raise DeviceFailed(f"failed to disconnect the container: {error.strerror}") from error
 
 
-def _free_name() -> str:
+def _lead(name: str, gateways: list[str]) -> None:
+    """Default routes over these addresses; ``dev`` stands for the interface ``name`` itself."""
+    replace = NLM_F_CREATE | NLM_F_REPLACE
+    requests = []
+    for family, gateway in zip((socket.AF_INET, socket.AF_INET6), gateways, strict=False):
+        if gateway == "dev":
+            index = socket.if_nametoindex(name)
+            requests.append(device_route_request(f"default route through {name}", family, index, replace))
+        elif gateway:
+            requests.append(route_request(f"default route via {gateway}", "", gateway, 0, replace))
+    if requests:
+        with NetlinkSocket() as route:
+            route.execute(requests)
+
+
+def _delete(name: str) -> None:
+    with NetlinkSocket() as route:
+        links.delete_link(route, name)
+
+
+def _free_name(wanted: str) -> str:
     with NetlinkSocket() as route:
         taken = {link.name for link in links.list_links(route)}
+    if not wanted.startswith("eth") and wanted not in taken:
+        return wanted
     return next(name for name in (f"eth{number}" for number in range(len(taken) + 1)) if name not in taken)
 
 

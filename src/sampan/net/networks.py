@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from sampan.base.errors import NotFound, SampanError
 from sampan.base.ids import new_id
-from sampan.formats.ports import format_port, parse_port, parse_range
-from sampan.model.container import Endpoint, EndpointConfig, PortBinding
-from sampan.model.launch import VethLink
+from sampan.model.container import Endpoint, EndpointConfig
+from sampan.model.launch import Interface
 from sampan.model.network import NameWish, Network
 
 from .driver import Driver
-from .errors import InvalidPort, PublishFailed
 from .firewall import Firewall
-from .ports import PortRequest, PortReservations, PublishedPort
+from .options import interface_name, interface_sysctls
+from .ports import PortReservations, PublishedPort
+from .publishing import Bindings, Publishing, bindings_of, published_as
 from .resolver.client import Resolver
 
-Bindings = dict[str, list[PortBinding]]
 PREDEFINED = ("bridge", "host", "none")
 
 
@@ -51,10 +50,8 @@ class ContainerNetworks:
         ``0.0.0.0``. ``warn`` gets what the administrator should know but no request fails for."""
         self._drivers = drivers
         self._firewall = firewall
-        self._reservations = reservations
-        self._host_address = host_address
+        self._publishing = Publishing(firewall, reservations, host_address, warn)
         self._resolver = resolver
-        self._warn = warn
         self._connections: dict[str, list[Connection]] = {}
 
     def connect(
@@ -64,7 +61,7 @@ class ContainerNetworks:
         config: EndpointConfig,
         ports: Bindings,
         name: str = "",
-    ) -> tuple[Endpoint, VethLink | None, Bindings]:
+    ) -> tuple[Endpoint, Interface | None, Bindings]:
         """See ``engine.ports.Networks.connect``. For every port of an image (``-P``) the caller passes a
         PortBinding without host port."""
         driver = self._driver(network)
@@ -73,7 +70,7 @@ class ContainerNetworks:
         try:
             attached = driver.attach(network, endpoint_id, config)
             try:
-                published = self._publish(attached.endpoint, ports) if attached.publishes and ports else []
+                published = self._publishing.publish(attached.endpoint, ports, driver.port_policy(network))
             except SampanError as error:
                 driver.detach(network, attached.endpoint)
                 error.message = (
@@ -84,12 +81,12 @@ class ContainerNetworks:
         except SampanError as error:
             raise type(error)(f"failed to set up container networking: {error.message}") from error
         held = self._connections.setdefault(container_id, [])
-        link = _numbered(attached.link, len(held)) if attached.link else None
+        link = _in_container(attached.link, len(held), config) if attached.link else None
         endpoint = attached.endpoint
         if has_names(network):
             endpoint = msgspec.structs.replace(endpoint, dns_names=dns_names(container_id, name, config))
             self._resolver.join(network, endpoint, endpoint.dns_names or [])
-        held.append(Connection(network, endpoint, tuple(published), name))
+        held.append(Connection(network, endpoint, published, name))
         return endpoint, link, bindings_of(published)
 
     def disconnect(self, container_id: str) -> None:
@@ -111,11 +108,7 @@ class ContainerNetworks:
 
     def _drop(self, connection: Connection) -> None:
         self._resolver.leave(connection.network.id, connection.endpoint.endpoint_id)
-        try:
-            self._firewall.withdraw(connection.published)
-        except PublishFailed as error:
-            self._warn(error.message)
-        self._reservations.release(connection.published)
+        self._publishing.withdraw(connection.published)
         self._driver(connection.network).detach(connection.network, connection.endpoint)
 
     def recover(
@@ -128,10 +121,8 @@ class ContainerNetworks:
     ) -> None:
         """See ``engine.ports.Networks.recover``. ``ports`` are the bindings that connect answered."""
         self._driver(network).adopt(network, endpoint)
-        published = tuple(_published_as(endpoint, ports))
-        for lost in self._reservations.adopt(published):
-            self._warn(f"container {name or container_id[:12]}: {lost}")
-        self._firewall.adopt(published)
+        published = tuple(published_as(endpoint, ports))
+        self._publishing.adopt(published, name or container_id[:12])
         connection = Connection(network, endpoint, published, name)
         self._connections.setdefault(container_id, []).append(connection)
         if has_names(network):
@@ -186,6 +177,21 @@ class ContainerNetworks:
         held = self._connections.get(container_id, ())
         self._resolver.set_health({one.network.id: one.endpoint.endpoint_id for one in held}, healthy)
 
+    def move_ports(self, container_id: str, network_id: str, ports: Bindings) -> Bindings:
+        """See ``engine.ports.Networks.move_ports``."""
+        held = self._connections.get(container_id, [])
+        bound: Bindings = {}
+        for place, one in enumerate(held):
+            self._publishing.withdraw(one.published)
+            held[place] = Connection(one.network, one.endpoint, (), one.container_name)
+        for place, one in enumerate(held):
+            if one.network.id == network_id:
+                policy = self._driver(one.network).port_policy(one.network)
+                published = self._publishing.publish(one.endpoint, ports, policy)
+                held[place] = Connection(one.network, one.endpoint, published, one.container_name)
+                bound = bindings_of(published)
+        return bound
+
     def settle(self) -> None:
         """Every running container is recovered: rules of any others go now."""
         self._firewall.settle()
@@ -211,17 +217,6 @@ class ContainerNetworks:
             )
         return driver
 
-    def _publish(self, endpoint: Endpoint, ports: Bindings) -> list[PublishedPort]:
-        published: list[PublishedPort] = []
-        try:
-            for request in requests_of(endpoint, ports, self._host_address):
-                published.extend(self._reservations.reserve(request))
-            self._firewall.publish(published)
-        except SampanError:
-            self._reservations.release(published)
-            raise
-        return published
-
 
 def has_names(network: Network) -> bool:
     """Whether containers on it find each other by name: not on the predefined networks, as in Docker."""
@@ -233,82 +228,8 @@ def dns_names(container_id: str, name: str, config: EndpointConfig) -> list[str]
     return [text for text in dict.fromkeys((name, *(config.aliases or ()), container_id[:12])) if text]
 
 
-def _numbered(link: VethLink, number: int) -> VethLink:
-    """The first network's interface is eth0 and has the default route."""
-    if number == 0:
-        return link
-    return msgspec.structs.replace(link, container_name=f"eth{number}", gateway4="", gateway6="")
-
-
-def requests_of(endpoint: Endpoint, ports: Bindings, host_address: str) -> list[PortRequest]:
-    """What to reserve, fixed ports first so that automatic ones keep off them; bindings that differ in
-    their host address alone get the same port. Raises InvalidPort."""
-    groups: dict[tuple[str, int, int, int], list[list[tuple[str, str]]]] = {}
-    for key, bindings in ports.items():
-        for binding in bindings:
-            try:
-                port, protocol = parse_port(key)
-                first, last = parse_range(binding.host_port)
-            except ValueError as error:
-                raise InvalidPort(str(error)) from error
-            targets = _targets(endpoint, binding.host_ip, host_address)
-            if not targets and not _is_any_ipv6(binding.host_ip):
-                raise InvalidPort(
-                    f"cannot publish {key} at {binding.host_ip or host_address}: "
-                    "the container has no address of that family on its network"
-                )
-            if targets:
-                _join_group(groups.setdefault((protocol, port, first, last), []), targets)
-    requests = [
-        PortRequest(protocol, port, first, last, tuple(targets))
-        for (protocol, port, first, last), lists in groups.items()
-        for targets in lists
-    ]
-    return sorted(requests, key=lambda request: (request.first == 0, request.last - request.first))
-
-
-def _join_group(lists: list[list[tuple[str, str]]], targets: list[tuple[str, str]]) -> None:
-    hosts = {host for host, _ in targets}
-    for existing in lists:
-        if not hosts & {host for host, _ in existing}:
-            existing.extend(targets)
-            return
-    lists.append(targets)
-
-
-def _is_any_ipv6(host: str) -> bool:
-    """``-p [::]:80:80`` beside an IPv4 binding, as compose files have it, has nothing to lead to on a
-    network without IPv6; Docker without its proxy leaves it out as well."""
-    return host == "::"
-
-
-def _targets(endpoint: Endpoint, host: str, default: str) -> list[tuple[str, str]]:
-    """(host address, container address) of one binding; both families where no address is named."""
-    host = host.strip("[]")
-    named = host or default
-    if named == "0.0.0.0" and not host:
-        pairs = [("0.0.0.0", endpoint.ip_address), ("::", endpoint.global_ipv6_address)]
-    elif ":" in named:
-        pairs = [(named, endpoint.global_ipv6_address)]
-    else:
-        pairs = [(named, endpoint.ip_address)]
-    return [(address, target) for address, target in pairs if target]
-
-
-def bindings_of(published: Iterable[PublishedPort]) -> Bindings:
-    """By ``80/tcp``, as inspect shows them."""
-    shown: Bindings = {}
-    for entry in published:
-        binding = PortBinding(host_ip=entry.host_address, host_port=str(entry.host_port))
-        shown.setdefault(format_port(entry.port, entry.protocol), []).append(binding)
-    return shown
-
-
-def _published_as(endpoint: Endpoint, ports: Bindings) -> Iterable[PublishedPort]:
-    """The inverse of :func:`bindings_of` for one endpoint."""
-    for key, bindings in ports.items():
-        port, protocol = parse_port(key)
-        for binding in bindings:
-            target = endpoint.global_ipv6_address if ":" in binding.host_ip else endpoint.ip_address
-            if target and binding.host_port.isdigit():
-                yield PublishedPort(protocol, binding.host_ip, int(binding.host_port), target, port)
+def _in_container(interface: Interface, number: int, config: EndpointConfig) -> Interface:
+    """With the name it has there: the one asked for, else ``eth<n>`` in the order of the networks."""
+    name = interface_name(config.driver_opts) or f"eth{number}"
+    sysctls = interface_sysctls(config.driver_opts, name)
+    return msgspec.structs.replace(interface, container_name=name, sysctls=sysctls)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sampan.model.container import Endpoint, EndpointConfig
 from sampan.model.network import Network
 
-from .driver import Attached
+from .driver import Attached, PortPolicy
 
 
 class PlainDriver:
@@ -22,6 +22,9 @@ class PlainDriver:
 
     def attach(self, network: Network, endpoint_id: str, config: EndpointConfig) -> Attached:
         return Attached(endpoint=Endpoint(network_id=network.id, endpoint_id=endpoint_id))
+
+    def port_policy(self, network: Network) -> PortPolicy:
+        return PortPolicy()
 
     def detach(self, network: Network, endpoint: Endpoint) -> None:
         pass

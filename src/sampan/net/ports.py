@@ -43,6 +43,11 @@ class PublishedPort:
     address: str
     port: int
 
+    @property
+    def is_routed(self) -> bool:
+        """No port of the host: others have a route to the container, and may reach this port of it."""
+        return not self.host_address
+
     def __str__(self) -> str:
         host = join_host_port(self.host_address, self.host_port)
         return f"{host}:{join_host_port(self.address, self.port)}/{self.protocol}"
@@ -154,6 +159,8 @@ class PortReservations:
         again because a program has taken it meanwhile: the firewall still leads to the container."""
         lost: list[str] = []
         for entry in published:
+            if entry.is_routed:
+                continue
             try:
                 self._bind([entry])
             except PortInUse as error:
@@ -164,6 +171,8 @@ class PortReservations:
     def release(self, published: Iterable[PublishedPort]) -> None:
         """Idempotent."""
         for entry in published:
+            if entry.is_routed:
+                continue
             held = self._sockets.pop((entry.protocol, entry.host_address, entry.host_port), None)
             if held is not None:
                 held.close()

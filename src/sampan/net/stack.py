@@ -11,23 +11,23 @@ from sampan.kernel import links
 from sampan.kernel.netlink import NetlinkSocket
 from sampan.model.network import IPAMPool, Network
 
-from .bridge import (
-    AUX_GATEWAY4,
-    AUX_GATEWAY6,
+from .addresses import AUX_GATEWAY4, AUX_GATEWAY6, Subnets
+from .bridge import BridgeDriver
+from .driver import Driver
+from .errors import InvalidNetworkSetting
+from .firewall import Firewall
+from .ipam import DEFAULT_POOLS, IPNetwork, SubnetPools, parse_network
+from .networks import PREDEFINED as PREDEFINED
+from .networks import ContainerNetworks
+from .options import (
     OPTION_DEFAULT,
     OPTION_HOST_ADDRESS,
     OPTION_ICC,
     OPTION_MASQUERADE,
     OPTION_MTU,
     OPTION_NAME,
-    BridgeDriver,
 )
-from .driver import Driver
-from .errors import InvalidNetworkSetting
-from .firewall import Firewall
-from .ipam import DEFAULT_POOLS, IPNetwork, parse_network
-from .networks import PREDEFINED as PREDEFINED
-from .networks import ContainerNetworks
+from .parts import PartDriver
 from .plain import PlainDriver
 from .ports import PortReservations
 from .resolver.client import Resolver
@@ -46,16 +46,14 @@ class NetworkStack:
         self.table = table_of(instance)
         self._firewall = Firewall(self.table)
         self._ports = PortReservations()
-        self._bridges = BridgeDriver(
-            self._firewall,
-            alias=alias_of(instance),
-            ip_forward=settings.ip_forward,
-            pools=subnet_pools(settings),
-            host_id=read_host_id(),
-        )
+        subnets = Subnets(subnet_pools(settings), read_host_id())
+        alias = alias_of(instance)
+        self._bridges = BridgeDriver(self._firewall, subnets, alias=alias, ip_forward=settings.ip_forward)
         self._resolver = Resolver(os.path.join(settings.run_dir, "resolver.sock"))
         self.drivers: dict[str, Driver] = {
             "bridge": self._bridges,
+            "macvlan": PartDriver("macvlan", subnets, alias=alias),
+            "ipvlan": PartDriver("ipvlan", subnets, alias=alias),
             "host": PlainDriver("host"),
             "null": PlainDriver("null"),
         }
@@ -168,21 +166,17 @@ def alias_of(instance: str) -> str:
     return f"sampan:{instance}"
 
 
-def subnet_pools(settings: NetworkSettings) -> tuple[IPNetwork, ...]:
-    """Subnets for networks that name none, in order. Raises InvalidNetworkSetting."""
+def subnet_pools(settings: NetworkSettings) -> SubnetPools:
+    """Where subnets for networks that name none come from. Raises InvalidNetworkSetting."""
     if not settings.default_address_pools:
         return DEFAULT_POOLS
-    subnets: list[IPNetwork] = []
+    pools: list[tuple[IPNetwork, int]] = []
     for base, size in settings.default_address_pools:
         network = parse_network(base)
         if size < network.prefixlen or size > network.max_prefixlen:
             raise InvalidNetworkSetting(f"invalid default address pool: size {size} does not fit {base}")
-        if size - network.prefixlen > 12:
-            raise InvalidNetworkSetting(
-                f"invalid default address pool: {base} has too many subnets of /{size}"
-            )
-        subnets.extend(network.subnets(new_prefix=size))
-    return tuple(subnets)
+        pools.append((network, size))
+    return pools
 
 
 def default_bridge(settings: NetworkSettings, network_id: str, created_ns: int) -> Network:

@@ -170,7 +170,7 @@ def describe(program: dict[str, Any]) -> Lines:
         yield f"monitor: {line}"
     yield f"monitor: clone3 with new namespaces: {_namespaces(program['clone_flags'])}"
     for link in program["links"]:
-        yield f"monitor: veth {link[0]} in {link[1]}, {link[2]} inside"
+        yield f"monitor: {link[0]} {link[2]} of {link[1]}, {link[3]} inside"
     for name, *values in program["operations"]:
         words = _WORDS.get(name)
         if words is None:

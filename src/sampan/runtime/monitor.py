@@ -29,7 +29,7 @@ import time
 from sampan.kernel import process as proc
 from sampan.kernel.cgroup import steps as cgroup
 from sampan.kernel.logfile import JsonFileWriter
-from sampan.kernel.netlink import create_veth
+from sampan.kernel.netlink import create_interface
 from sampan.runtime import sandbox
 
 TYPE_CHECKING = False
@@ -156,9 +156,8 @@ class Monitor:
         for file, text in before["id_maps"]:
             _write(f"/proc/{self.pid}/{file}", text)
         os.write(sync_fd, b"maps")
-        for host_name, bridge, name, mac, mtu, *_ in before["links"]:
-            index = _socket.if_nametoindex(bridge)
-            create_veth(host_name, name, master_index=index, mtu=mtu, peer_mac=mac, peer_pid=self.pid)
+        for spec in before["links"]:
+            create_interface(*spec[:7], parent_index=_socket.if_nametoindex(spec[1]), pid=self.pid)
         if before["links"]:
             os.write(sync_fd, b"links")
 

@@ -18,7 +18,7 @@ from sampan.kernel import capabilities
 from sampan.kernel import mount as mnt
 from sampan.kernel import process as proc
 from sampan.kernel.cgroup.layout import Layout
-from sampan.model.launch import ExecRequest, LaunchRequest, Stdio, VethLink
+from sampan.model.launch import ExecRequest, Interface, LaunchRequest, Stdio
 from sampan.model.oci import Device, Linux, OCIMount, Process, Resources, RuntimeSpec
 
 from . import cgroups, mountoptions
@@ -204,6 +204,9 @@ def _time_offsets(linux: Linux) -> str:
 
 def _link_operations(request: LaunchRequest) -> list[Operation]:
     operations: list[Operation] = [["links", [_link(link) for link in request.links]]]
+    for link in request.links:
+        # the host's /proc/sys shows the network namespace of whoever looks
+        operations += [["sysctl", key, value] for key, value in link.sysctls]
     if request.resolver:
         operations.append(["resolver", request.resolver, request.id])
     return operations
@@ -220,13 +223,16 @@ def _network_operations(request: LaunchRequest, own_namespace: bool) -> list[Ope
     ]
 
 
-def _link(link: VethLink) -> list[Any]:
+def _link(link: Interface) -> list[Any]:
+    """How it is made, then how it is configured."""
     return [
+        link.kind,
+        link.parent,
         link.host_name,
-        link.bridge,
         link.container_name,
         link.mac,
         link.mtu,
+        link.mode,
         link.addresses,
         link.gateway4,
         link.gateway6,

@@ -26,7 +26,7 @@ import time
 from sampan.kernel import mount as mnt
 from sampan.kernel import process as proc
 from sampan.kernel.cgroup import steps as cgroup
-from sampan.kernel.netlink import NetlinkSocket, configure_inside, create_veth, set_loopback_up
+from sampan.kernel.netlink import NetlinkSocket, configure_inside, create_interface, set_loopback_up
 from sampan.kernel.paths import make_directories, make_file, open_in_root
 from sampan.kernel.syscalls import check, libc
 from sampan.runtime.accounts import resolve_user
@@ -495,13 +495,11 @@ def links(_: Sandbox, specs: list[list[Any]]) -> None:
         indexes = [_socket.if_nametoindex(spec[1]) for spec in specs]
         proc.unshare(proc.CLONE_NEWNET)
         here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        for index, (host_name, _bridge, name, mac, mtu, *_addresses) in zip(indexes, specs, strict=True):
-            create_veth(
-                host_name, name, master_index=index, mtu=mtu, peer_mac=mac, peer_ns_fd=here, route=host
-            )
+        for index, spec in zip(indexes, specs, strict=True):
+            create_interface(*spec[:7], parent_index=index, namespace_fd=here, route=host)
         os.close(here)
     for spec in specs:
-        configure_inside(spec[2], *spec[5:])
+        configure_inside(spec[3], *spec[7:])
 
 
 def resolver(_: Sandbox, path: str, container_id: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 
 import msgspec
@@ -10,9 +10,10 @@ import msgspec
 from sampan.base.errors import NotFound
 from sampan.engine.collaborators import NetworkSource
 from sampan.engine.events import Events
+from sampan.engine.network.gateways import Gateways, choose_gateways, in_order
 from sampan.engine.ports import Networks
 from sampan.model.container import Container, Endpoint, PortBinding
-from sampan.model.launch import VethLink
+from sampan.model.launch import Interface
 from sampan.model.network import Network
 from sampan.store.containers import RunRecord
 
@@ -23,7 +24,7 @@ from .publish import wanted_ports
 class Connected(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: dict[str, Endpoint]
     """By network name."""
-    links: list[VethLink]
+    links: list[Interface]
     ports: dict[str, list[PortBinding]]
 
 
@@ -52,21 +53,25 @@ class Connections:
     def connect(self, record: Container, undo: ExitStack) -> Connected:
         """Join every network of the record. Raises NetworkMissing and what the drivers raise."""
         endpoints: dict[str, Endpoint] = {}
-        links: list[VethLink] = []
+        links: list[Interface] = []
         bound: dict[str, list[PortBinding]] = {}
+        networks = [self._require(name) for name in in_order(record.networks, record.host.network_mode)]
+        leading = choose_gateways(record.networks, networks)
         wanted = wanted_ports(record.config, record.host)
-        for name, config in record.networks.items():
-            network = self._require(name)
-            if not endpoints:
-                undo.callback(self._drivers.disconnect, record.id)
+        undo.callback(self._drivers.disconnect, record.id)
+        for network in networks:
+            name = network.name
             endpoint, link, ports = self._drivers.connect(
-                network, record.id, config, wanted, name=record.name
+                network,
+                record.id,
+                record.networks[name],
+                wanted if name == leading.ports else {},
+                name=record.name,
             )
             endpoints[name] = endpoint
             if link is not None:
-                links.append(link)
+                links.append(_leading(link, name, leading))
             bound.update(ports)
-            wanted = {}  # published once, through the first network
         return Connected(endpoints=endpoints, links=links, ports=bound)
 
     def disconnect(self, record: Container, run: RunRecord | None) -> None:
@@ -78,12 +83,12 @@ class Connections:
 
     def recover(self, record: Container, run: RunRecord) -> None:
         """It was running when the daemon came back: its addresses and ports are taken."""
-        ports = run.ports
+        leading = choose_gateways(record.networks, self.networks(run.endpoints))
         for name, endpoint in run.endpoints.items():
             network = self._networks.find(name)
             if network is not None:
+                ports = run.ports if name == leading.ports else {}
                 self._drivers.recover(record.id, network, endpoint, ports)
-                ports = {}
         self.naming.recover(record)
 
     def publish(self, record: Container, endpoints: Mapping[str, Endpoint], action: str) -> None:
@@ -93,8 +98,21 @@ class Connections:
                 attributes = {"container": record.id, "name": network.name, "type": network.driver}
                 self._events.publish("network", action, network.id, attributes)
 
+    def networks(self, names: Iterable[str]) -> list[Network]:
+        """Those that there are."""
+        return [network for name in names if (network := self._networks.find(name)) is not None]
+
     def _require(self, name: str) -> Network:
         network = self._networks.find(name)
         if network is None:
             raise NetworkMissing(name)
         return network
+
+
+def _leading(link: Interface, name: str, leading: Gateways) -> Interface:
+    """Only one network's interface has the default route."""
+    return msgspec.structs.replace(
+        link,
+        gateway4=link.gateway4 if name == leading.ipv4 else "",
+        gateway6=link.gateway6 if name == leading.ipv6 else "",
+    )

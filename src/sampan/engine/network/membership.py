@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 
 import msgspec
 
-from sampan.base.errors import Conflict, Forbidden, InvalidArgument, SystemFailure
+from sampan.base.errors import Conflict, Forbidden, InvalidArgument, SampanError, SystemFailure
 from sampan.engine.container.ledger import Ledger
 from sampan.engine.container.naming import Naming
 from sampan.engine.container.registry import Entry
@@ -20,6 +21,7 @@ from sampan.net.networks import ContainerNetworks
 from sampan.store.containers import RunRecord
 
 from .endpoints import require_usable
+from .gateways import Gateways, choose_gateways
 
 
 class NotConnected(SystemFailure):
@@ -29,8 +31,17 @@ class NotConnected(SystemFailure):
 class Membership:
     """Changes the record of a stopped container, and the interfaces of a running one as well."""
 
-    def __init__(self, ledger: Ledger, locks: KeyedLocks, drivers: ContainerNetworks, naming: Naming) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        locks: KeyedLocks,
+        drivers: ContainerNetworks,
+        naming: Naming,
+        find: Callable[[str], Network | None],
+    ) -> None:
+        """``find`` knows networks by name."""
         self._naming = naming
+        self._find = find
         self._ledger = ledger
         self._locks = locks
         self._drivers = drivers
@@ -50,28 +61,48 @@ class Membership:
             if entry.life.phase not in ("running", "paused"):
                 self._ledger.replace_record(entry, changed)
                 return
-            with ExitStack() as undo:
-                endpoint = await self._join(entry, network, config, undo)
-                self._ledger.replace_record(entry, changed)
-                undo.callback(self._ledger.replace_record, entry, record)
-                run = entry.run or RunRecord()
-                endpoints = {**run.endpoints, network.name: endpoint}
-                self._ledger.replace_run(entry, msgspec.structs.replace(run, endpoints=endpoints))
-                undo.callback(self._ledger.replace_run, entry, run)
-                self._naming.revise(changed, entry.life.pid, run.endpoints, endpoints)
-                undo.pop_all()
-            self._edit_hosts(entry, added=endpoint)
-            self._publish("connect", network, entry.id)
+            await self._join(entry, network, config, changed)
 
-    async def _join(
-        self, entry: Entry, network: Network, config: EndpointConfig, undo: ExitStack
-    ) -> Endpoint:
-        endpoint, link, _ = self._drivers.connect(network, entry.id, config, {}, name=entry.name)
-        undo.callback(self._drivers.disconnect_network, entry.id, network.id)
-        if link is not None:
-            await asyncio.to_thread(plug, entry.life.pid, link)
-            undo.callback(unplug, entry.life.pid, endpoint.mac_address, [])
-        return endpoint
+    async def _join(self, entry: Entry, network: Network, config: EndpointConfig, changed: Container) -> None:
+        """A running container joins."""
+        run, record = entry.run or RunRecord(), entry.record
+        before, after = self._leading(record, run.endpoints), self._leading(changed, changed.networks)
+        with ExitStack() as undo:
+            endpoint, link, _ = self._drivers.connect(network, entry.id, config, {}, name=entry.name)
+            undo.callback(self._drivers.disconnect_network, entry.id, network.id)
+            if link is not None:
+                leads = after.ipv4 == network.name, after.ipv6 == network.name
+                await asyncio.to_thread(plug, entry.life.pid, link, leads)
+                undo.callback(
+                    unplug, entry.life.pid, endpoint.mac_address, _addresses_of(before, run.endpoints)
+                )
+            self._ledger.replace_record(entry, changed)
+            undo.callback(self._ledger.replace_record, entry, record)
+            endpoints = {**run.endpoints, network.name: endpoint}
+            self._ledger.replace_run(entry, msgspec.structs.replace(run, endpoints=endpoints))
+            undo.callback(self._ledger.replace_run, entry, run)
+            self._naming.revise(changed, entry.life.pid, run.endpoints, endpoints)
+            undo.pop_all()
+        self._move_ports(entry, before, after)
+        self._edit_hosts(entry, added=endpoint)
+        self._publish("connect", network, entry.id)
+
+    def _leading(self, record: Container, names: Iterable[str]) -> Gateways:
+        networks = [network for name in names if (network := self._find(name)) is not None]
+        return choose_gateways(record.networks, networks)
+
+    def _move_ports(self, entry: Entry, before: Gateways, after: Gateways) -> None:
+        """Published ports follow the way out. Raises PortInUse when a program has been faster."""
+        run = entry.run
+        if run is None or not run.ports or before.ports == after.ports:
+            return
+        network = self._find(after.ports)
+        try:
+            ports = self._drivers.move_ports(entry.id, network.id, run.ports) if network is not None else {}
+        except SampanError:
+            self._ledger.replace_run(entry, msgspec.structs.replace(run, ports={}))
+            raise
+        self._ledger.replace_run(entry, msgspec.structs.replace(run, ports=ports))
 
     async def disconnect(self, network: Network, ref: str) -> None:
         """Raises NotFound (container), NotConnected, InvalidArgument, Conflict, DeviceFailed."""
@@ -96,12 +127,13 @@ class Membership:
         run = entry.run or RunRecord()
         left = run.endpoints.get(network.name)
         staying = {name: endpoint for name, endpoint in run.endpoints.items() if name != network.name}
+        before, after = self._leading(entry.record, run.endpoints), self._leading(changed, staying)
         if left is not None and left.mac_address:
-            await asyncio.to_thread(unplug, entry.life.pid, left.mac_address, _gateways(staying))
-        connection = self._drivers.disconnect_network(entry.id, network.id)
-        # Ports were published through one network; the others go on without.
-        ports = {} if connection is not None and connection.published else run.ports
-        self._ledger.replace_run(entry, msgspec.structs.replace(run, endpoints=staying, ports=ports))
+            gateways = _addresses_of(after, staying)
+            await asyncio.to_thread(unplug, entry.life.pid, left.mac_address, gateways)
+        self._drivers.disconnect_network(entry.id, network.id)
+        self._ledger.replace_run(entry, msgspec.structs.replace(run, endpoints=staying))
+        self._move_ports(entry, before, after)
         self._naming.revise(changed, entry.life.pid, run.endpoints, staying)
         self._edit_hosts(entry, removed=left)
         self._publish("disconnect", network, entry.id)
@@ -132,11 +164,14 @@ def _addresses(endpoint: Endpoint | None) -> list[str]:
     return [text for text in (endpoint.ip_address, endpoint.global_ipv6_address) if text]
 
 
-def _gateways(staying: dict[str, Endpoint]) -> list[str]:
-    """One default route for each family, through the first network that has a gateway."""
-    first4 = next((endpoint.gateway for endpoint in staying.values() if endpoint.gateway), "")
-    first6 = next((endpoint.ipv6_gateway for endpoint in staying.values() if endpoint.ipv6_gateway), "")
-    return [text for text in (first4, first6) if text]
+def _addresses_of(leading: Gateways, endpoints: Mapping[str, Endpoint]) -> list[str]:
+    """Of the gateways; none for networks that lead out without one."""
+    found = []
+    if leading.ipv4 in endpoints:
+        found.append(endpoints[leading.ipv4].gateway)
+    if leading.ipv6 in endpoints:
+        found.append(endpoints[leading.ipv6].ipv6_gateway)
+    return [text for text in found if text]
 
 
 def _require_changeable(entry: Entry) -> None:
