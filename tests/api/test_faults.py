@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
 import os
 import re
@@ -234,6 +236,51 @@ def test_crash_while_an_image_is_loaded_or_removed(
     client("create", "--name", name, name, "/file")
     client("rm", name)
     client("rmi", name)
+
+
+@pytest.mark.parametrize("point", crash_points("recipe"))
+def test_crash_while_a_layer_gets_its_recipe(
+    victim: Daemon, client: Client, name: str, folder: Path, point: str
+) -> None:
+    """A layer that came compressed is here with its blob; the same one comes plain, and replaces files."""
+    layer = tar_of({"file": name.encode()})[:1024] + tar_of({"file": b"second", "other": b"x"})
+    packed, plain = folder / "root.tar.gz", folder / "root.tar"
+    packed.write_bytes(gzip.compress(layer))
+    plain.write_bytes(layer)
+    client("import", str(packed), f"{name}:packed")
+    victim.stop()
+    victim.start({**os.environ, "SAMPAN_CRASH_AT": point})
+    client("import", str(plain), f"{name}:plain", code=None)
+    assert victim.wait_dead(5) == -signal.SIGKILL, f"{point} was never reached"
+    victim.start()
+    client("import", str(plain), f"{name}:plain")
+    client("rmi", f"{name}:packed")
+    saved = client.raw("save", f"{name}:plain")
+    assert layer in saved
+    client("rmi", f"{name}:plain")
+
+
+@pytest.mark.parametrize("point", crash_points("upkeep"))
+def test_crash_while_images_are_collected(victim: Daemon, client: Client, name: str, point: str) -> None:
+    client("import", "-", f"{name}:1", stdin=tar_of({"file": name.encode()}))
+    layer = Path(client.line("inspect", "--format", "{{.GraphDriver.Data.UpperDir}}", f"{name}:1"))
+    victim.stop()
+    victim.start({**os.environ, "SAMPAN_CRASH_AT": point})
+    assert layer.exists()
+
+    def planned() -> bool:
+        with Connection(victim.socket) as connection:
+            images = connection.call("POST", "/sampan/images/gc?unused-for=1&dry-run=1")["Images"]
+        return [f"{name}:1"] in [image["Names"] for image in images]
+
+    eventually(planned, "the image is a second old")
+    with contextlib.suppress(OSError, ValueError), Connection(victim.socket) as connection:
+        connection.call("POST", "/sampan/images/gc?unused-for=1")
+    assert victim.wait_dead(5) == -signal.SIGKILL, f"{point} was never reached"
+    victim.start()
+    assert not layer.exists()
+    assert client("images", "-q", f"{name}:1").out == ""
+    load_busybox(client)
 
 
 @pytest.mark.parametrize("phase", range(6))

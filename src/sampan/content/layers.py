@@ -221,9 +221,13 @@ class LayerStore:
 
 def _move_recipe(source: str, target: str) -> None:
     """The same archive was unpacked to both, so what describes the one describes the other."""
+    aside = os.path.join(target, ASIDE_NAME)
+    if os.path.exists(aside):
+        # of a process that died below
+        shutil.rmtree(aside)
     with contextlib.suppress(FileNotFoundError):
-        os.rename(os.path.join(source, ASIDE_NAME), os.path.join(target, ASIDE_NAME))
-    crash_point("layer.recipe.moving")
+        os.rename(os.path.join(source, ASIDE_NAME), aside)
+    crash_point("recipe.move.aside")
     with contextlib.suppress(FileNotFoundError):
         # somebody else who published the same staged layer has moved it just now
         os.rename(os.path.join(source, FILE_NAME), os.path.join(target, FILE_NAME))

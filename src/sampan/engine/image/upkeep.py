@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sampan.base.clock import now_ns
+from sampan.base.crashpoints import crash_point
 from sampan.base.errors import SampanError
 from sampan.formats.reference import parse_name
 from sampan.model.image import Image
@@ -88,6 +89,7 @@ class ImageUpkeep:
             evictions = self._plan(rules or self.settings.rules)
             if not dry_run:
                 evictions = [one for one in evictions if self._evict(one)]
+                crash_point("upkeep.evicted")
                 await self._catalog.collect()
                 self._last_use.keep(image.id for image in self._catalog.store.all())
             expired = await self._downloads.expire(dry_run=dry_run)
