@@ -30,6 +30,10 @@ from sampan.daemon.options import SettingError
 from sampan.daemon.registry.house import House
 from sampan.front.registry import page
 from sampan.front.registry.measuring import kind_of
+from sampan.transfer.credentials import Credentials
+from sampan.transfer.errors import RegistryRefused
+from sampan.transfer.registries import Registries
+from sampan.transfer.settings import RegistrySettings
 
 ALICE, BOB, ROOT = basic("alice", "a"), basic("bob", "b"), basic("root", "r")
 RULES = [
@@ -147,7 +151,12 @@ def test_tokens(client: RegistryClient, root: Any) -> None:
     assert client.call("GET", "/v2/team/b/manifests/1", headers=pull).status == 200
     more = client.call("POST", "/v2/team/b/blobs/uploads/", headers=pull)
     assert more.status == 401, "another token would do"
-    assert more.headers["WWW-Authenticate"].endswith('scope="repository:team/b:pull,push"')
+    asked = more.headers["WWW-Authenticate"]
+    assert asked.endswith('scope="repository:team/b:pull,push",error="insufficient_scope"')
+    invalid = client.call("GET", "/v2/team/b/manifests/1", headers={"Authorization": "Bearer x"})
+    assert invalid.headers["WWW-Authenticate"].endswith(
+        'scope="repository:team/b:pull",error="invalid_token"'
+    )
     nobody = token(client, {}, "repository:public/a:pull,push", "repository:team/b:pull")
     root.push_image("public/a", "1")
     assert client.call("GET", "/v2/public/a/manifests/1", headers=nobody).status == 200
@@ -608,3 +617,16 @@ def test_client_certificates_say_who_asks(tmp_path: Path) -> None:
         assert over_tls(house, authority, alice, asked) == 404, "allowed, and there is nothing"
         assert over_tls(house, authority, mallory, asked) == 403
         assert over_tls(house, authority, None, asked) == 401
+
+
+@pytest.mark.parametrize("who", [Credentials(), Credentials(username="bob", password="b")])
+async def test_our_client_asks_for_a_token_once(tmp_path: Path, who: Credentials) -> None:
+    auth = {"htpasswd": users_file(tmp_path / "users", bob="b"), "anonymous": ["public/**"]}
+    with RegistryHouse(tmp_path, auth=auth, rules=RULES) as house:
+        registries = Registries(RegistrySettings(), attempts=2, first_wait_s=0.001)
+        [target] = await registries.repositories(house.host, "team/a", who)
+        with pytest.raises(RegistryRefused):
+            await target.manifest("1")
+        await registries.close()
+        counted = house.call(lambda one: one.requests.requests)
+        assert counted.value("GET", "token", "200") == 1

@@ -105,6 +105,7 @@ GROUPS = {
         "scrub": "registryserver:SCRUB",
         "serve": "registryserver:SERVE",
         "tags": "registryserver:TAGS",
+        "upstreams": "registryserver:UPSTREAMS",
         "usage": "registryserver:USAGE",
     },
     "system": {

@@ -104,7 +104,7 @@ class Registry:
         if urlsplit(url).netloc != self.endpoint.host:
             # an upload that leads to another host: the registry's token is none of its business
             return await stack.enter_async_context(self._http.send(method, url, self.endpoint, headers, body))
-        header = self.authorizer.header(scope)
+        header, asked = self.authorizer.header(scope), False
         while True:
             sent = {**headers, "Authorization": header} if header else headers
             async with contextlib.AsyncExitStack() as own:
@@ -116,6 +116,8 @@ class Registry:
                     stack.push_async_exit(own.pop_all())
                     return response
                 refusal = await error_of(response)
+            if asked:
+                raise refusal  # token servers give a token for nothing at all, and a new one each time
             if any(one.parameters.get("error") == "insufficient_scope" for one in challenges) and header:
                 raise refused(403, "", "")
             renewed = await self.authorizer.answer(challenges, scope)
@@ -123,4 +125,4 @@ class Registry:
                 raise NoCredentials(method, url)
             if not renewed or renewed == header:
                 raise refusal
-            header = renewed
+            header, asked = renewed, True

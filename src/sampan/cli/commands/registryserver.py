@@ -196,6 +196,26 @@ TAGS_VIEW = View(
 )
 
 
+UPSTREAMS_VIEW = View(
+    {
+        "Prefix": Column("PREFIX", lambda item, _: item["prefix"] or "(all)"),
+        "URL": Column("URL", lambda item, _: item["url"]),
+        "State": Column("STATE", lambda item, _: f"away: {item['away']}" if item["away"] else "ok"),
+        "Hits": Column("HITS", _count("hits")),
+        "Fetched": Column("FETCHED", _size("fetched_bytes")),
+        "Failures": Column("FAILURES", _count("failures")),
+        "LastError": Column("LAST ERROR", lambda item, _: item["last_error"]),
+    },
+    ("Prefix", "URL", "Hits", "Fetched", "Failures", "State"),
+    quiet="Prefix",
+)
+
+
+def upstreams(session: Session, values: Values, words: list[str]) -> int:
+    _write(UPSTREAMS_VIEW, _client(session, values).call("GET", "upstreams")["items"], values)
+    return 0
+
+
 def usage(session: Session, values: Values, words: list[str]) -> int:
     answer = _client(session, values).call("GET", "usage")
     table.write(USAGE_VIEW, [answer], table.wanted_format(values.text("format"), values.flag("json")))
@@ -357,6 +377,14 @@ TAGS = Command(
     _LISTING,
     minimum=1,
     maximum=1,
+)
+UPSTREAMS = Command(
+    "registry upstreams",
+    "[OPTIONS]",
+    "List the registries of which this one keeps copies",
+    upstreams,
+    _LISTING,
+    maximum=0,
 )
 HTPASSWD = Command(
     "registry htpasswd",

@@ -6,7 +6,7 @@ import fcntl
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,7 +31,7 @@ from sampan.registry.policy.envelope import Source
 from sampan.registry.policy.gate import PolicyGate
 from sampan.registry.policy.retaining import Retention
 from sampan.registry.policy.webhooks import Webhooks
-from sampan.registry.ports import Authenticator, Observer
+from sampan.registry.ports import Authenticator, Notices, Observer
 from sampan.registry.service import Registry
 from sampan.registry.storage.files import FileBlobStorage
 from sampan.registry.storage.port import BlobStorage
@@ -39,6 +39,7 @@ from sampan.registry.upkeep.garbage import Garbage
 from sampan.registry.upkeep.schedule import Schedule
 from sampan.registry.upkeep.scrub import Scrub
 from sampan.registry.upkeep.snapshots import Snapshots
+from sampan.registry.upstreams.cache import Cache
 from sampan.store.registry.index import RegistryIndex
 
 from .access import access_of, rules_of
@@ -50,6 +51,7 @@ from .parts import (
     retention_of,
     s3_settings,
     scrub_settings,
+    upstreams_of,
     webhooks_of,
 )
 from .sections import Settings
@@ -72,6 +74,16 @@ class Observers:
     def happened(self, event: RegistryEvent) -> None:
         for one in self._observers:
             one.happened(event)
+
+
+class AllNotices:
+    """Of several."""
+
+    def __init__(self, *sources: Notices) -> None:
+        self._sources = sources
+
+    def warnings(self, repository: str) -> Sequence[str]:
+        return [text for source in self._sources for text in source.warnings(repository)]
 
 
 class Lock:
@@ -109,7 +121,8 @@ class House:
         self.browser = Browser(self.registry.context)
         self.gate = PolicyGate(quotas_of(settings), immutable_of(settings), self._used)
         self.retention = Retention(self.registry, retention_of(settings), self.gate)
-        self.garbage = Garbage(self.registry, garbage_settings(settings))
+        self.cache = Cache(self.registry, upstreams_of(settings))
+        self.garbage = Garbage(self.registry, garbage_settings(settings), self.cache)
         self.scrub = Scrub(self.registry, scrub_settings(settings))
         self.requests = RequestMetrics()
         self.outcomes = Counter(
@@ -122,14 +135,17 @@ class House:
             webhooks_of(settings), source, self.outcomes, base_url=settings.public_url.rstrip("/")
         )
         self.registry.connect(
-            gate=self.gate, notices=self.gate, observer=Observers(self.requests, self.webhooks)
+            gate=self.gate,
+            observer=Observers(self.requests, self.webhooks),
+            upstreams=self.cache,
+            notices=AllNotices(self.gate, self.cache),
         )
         self.admin = AdminPages(
             browser=self.browser,
             gate=self.gate,
             retention=self.retention,
             jobs=self._jobs(),
-            upstreams=list,
+            upstreams=self.cache.states,
         )
         self._schedule = Schedule()
 
@@ -230,6 +246,7 @@ class House:
         try:
             await self._schedule.close()
             await self.admin.close()
+            await self.cache.close()
             await self.webhooks.close()
             if self._snapshots is not None:
                 await self._snapshots.close()

@@ -8,6 +8,7 @@ from sampan.registry.policy.webhooks import WebhookSettings
 from sampan.registry.storage.bucket import S3Settings
 from sampan.registry.upkeep.garbage_rules import GarbageSettings
 from sampan.registry.upkeep.scrub import ScrubSettings
+from sampan.registry.upstreams.settings import UpstreamSettings
 
 from .sections import S3Section, Settings
 from .settings import secret
@@ -89,4 +90,26 @@ def webhooks_of(settings: Settings) -> list[WebhookSettings]:
             queue_length=one.queue,
         )
         for number, one in enumerate(settings.webhooks)
+    ]
+
+
+def upstreams_of(settings: Settings) -> list[UpstreamSettings]:
+    """Raises SettingError."""
+    return [
+        UpstreamSettings(
+            prefix=one.prefix.strip("/"),
+            url=one.url,
+            namespace=one.namespace,
+            username=one.username,
+            password=secret(one.password, one.password_file, f"upstreams[{number}].password"),
+            ca_file=one.ca_file,
+            insecure=one.insecure,
+            allow=one.allow,
+            fresh_s=one.fresh_for.seconds,
+            negative_s=one.missing_for.seconds,
+            timeout_s=one.timeout.seconds,
+            limit_bytes=one.limit.in_bytes,
+            unused_s=one.unused_for.seconds,
+        )
+        for number, one in enumerate(settings.upstreams)
     ]

@@ -132,15 +132,22 @@ class WebhookSection(Section, frozen=True, kw_only=True):
 
 
 class UpstreamSection(Section, frozen=True, kw_only=True):
+    """Keys as :class:`sampan.registry.upstreams.settings.UpstreamSettings` explains them."""
+
     prefix: str
     url: str
+    namespace: str = ""
     username: str = ""
     password: str = ""
     password_file: str = ""
     ca_file: str = ""
     insecure: bool = False
+    allow: Patterns = EVERYTHING
     fresh_for: Duration = Duration(60)
+    missing_for: Duration = Duration(10)
     timeout: Duration = Duration(30)
+    limit: Size = Size(0)
+    unused_for: Duration = Duration(30 * 86400)
 
 
 class Settings(Section, frozen=True, kw_only=True):

@@ -152,6 +152,10 @@ def _policy_problems(settings: Settings) -> list[tuple[str, str]]:
             found.append((f"webhooks[{number}].url", "must begin with http:// or https://"))
         if hook.attempts < 1 or hook.queue < 1:
             found.append((f"webhooks[{number}]", "attempts and queue must be at least 1"))
+    prefixes = [one.prefix.strip("/") for one in settings.upstreams]
+    for number, prefix in enumerate(prefixes):
+        if prefix in prefixes[:number]:
+            found.append((f"upstreams[{number}].prefix", f"{prefix!r} is another upstream's too"))
     for number, upstream in enumerate(settings.upstreams):
         if not upstream.url.startswith(("http://", "https://")):
             found.append((f"upstreams[{number}].url", "must begin with http:// or https://"))

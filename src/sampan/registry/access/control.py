@@ -124,7 +124,19 @@ class AccessControl:
         scope = scopes.scope_of(action, repository)
         if scope and (repository or action != "pull"):
             text += f',scope="{_quoted(scope)}"'
-        return text
+        problem = self._problem(caller)
+        return f'{text},error="{problem}"' if problem else text
+
+    def _problem(self, caller: Caller) -> str:
+        """What is wrong with the token that was presented (RFC 6750, section 3.1); "" without one."""
+        scheme, _, token = caller.authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            return ""
+        try:
+            self._read_token(token.strip())
+        except Unauthenticated:
+            return "invalid_token"
+        return "insufficient_scope"
 
     def issue(self, identity: Identity, wanted: Sequence[Grant]) -> str:
         """A token of our own with what the rules allow of it. Raises Unauthenticated.
