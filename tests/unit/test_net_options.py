@@ -45,8 +45,8 @@ def test_options_of_an_endpoint() -> None:
     assert interface_name(None) == ""
     sysctls = "net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.accept_ra=0"
     assert interface_sysctls({"com.docker.network.endpoint.sysctls": sysctls}, "eth0.5") == [
-        ("net/ipv4/conf/eth0.5/log_martians", "1"),
-        ("net/ipv6/conf/eth0.5/accept_ra", "0"),
+        ("net.ipv4.conf.eth0/5.log_martians", "1"),
+        ("net.ipv6.conf.eth0/5.accept_ra", "0"),
     ]
 
 

@@ -29,6 +29,7 @@ from sampan.model.launch import Interface
 from .errors import DeviceFailed
 
 CLONE_NEWNET = 0x40000000
+_SYSCTL_PATH = str.maketrans("./", "/.")
 T = TypeVar("T")
 
 
@@ -40,7 +41,8 @@ def plug(pid: int, link: Interface, leads: tuple[bool, bool] = (False, False)) -
     def configure(name: str) -> None:
         configure_inside(name, link.addresses)
         for key, value in link.sysctls:
-            links.write_sysctl(key.replace(f"/{link.container_name}/", f"/{name}/"), value)
+            own = key.replace(f".{link.container_name.replace('.', '/')}.", f".{name.replace('.', '/')}.")
+            links.write_sysctl(own.translate(_SYSCTL_PATH), value)
         _lead(name, [link.gateway4 if leads[0] else "", link.gateway6 if leads[1] else ""])
 
     try:

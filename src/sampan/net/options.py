@@ -102,8 +102,8 @@ def interface_name(options: Mapping[str, str] | None) -> str:
 
 
 def interface_sysctls(options: Mapping[str, str] | None, interface: str) -> list[tuple[str, str]]:
-    """``net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.accept_ra=0``, with slashes between the
-    parts, so that a dot in the interface's name is none of them. In ``--network driver-opt=...`` the docker
+    """``net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.accept_ra=0``, with a slash for each dot
+    of the interface's name, as sysctl(8) has it. In ``--network driver-opt=...`` the docker
     client makes all of it lower case. Raises InvalidNetworkSetting."""
     found = []
     for text in filter(None, (options or {}).get(OPTION_SYSCTLS, "").split(",")):
@@ -115,7 +115,7 @@ def interface_sysctls(options: Mapping[str, str] | None, interface: str) -> list
             )
         if parts[1] not in ("ipv4", "ipv6", "mpls") or any("/" in part or not part for part in parts):
             raise InvalidNetworkSetting(f"{OPTION_SYSCTLS}: unknown sysctl {key!r}")
-        found.append(("/".join([*parts[:3], interface, parts[4]]), value))
+        found.append((".".join([*parts[:3], interface.replace(".", "/"), parts[4]]), value))
     return found
 
 
