@@ -16,6 +16,7 @@ from tests.support.daemon import Daemon
 from tests.support.docker import Client
 from tests.support.eventually import eventually
 from tests.support.images import BUSYBOX, tar_of
+from tests.support.registry import Registry
 
 pytestmark = pytest.mark.own_daemon
 
@@ -230,3 +231,32 @@ def test_archives_are_bounded_as_the_settings_say(new_daemon: Callable[..., Daem
     failed = docker("import", "-", f"{name}:two", stdin=tar_of({str(n): b"" for n in range(5)}), code=1)
     assert "more than 3 entries" in failed.err
     daemon.stop()
+
+
+def test_dropped_blobs_of_a_pull_are_not_missed(
+    new_daemon: Callable[..., Daemon], box: Box, name: str, folder: Path
+) -> None:
+    """Nothing is stored but the unpacked layers; the image is saved, and pushed to where it came from and
+    elsewhere."""
+    dropping = Box(new_daemon("--layer-blobs", "drop"))
+    docker = dropping.docker
+    with Registry() as registry, Registry() as elsewhere:
+        digest = registry.add_image("a", "1", [{"one": name.encode()}, {"two": b"y" * 5000}])
+        ref = f"{registry.host}/a:1"
+        docker("pull", ref)
+        layers = {layer.removeprefix("sha256:") for layer in registry.layers_of("a", "1")}
+        assert not layers & dropping.blobs()
+        sent = registry.upload_bytes
+        assert docker("push", ref).out.splitlines()[-1].startswith(f"1: digest: {digest} ")
+        assert registry.upload_bytes == sent
+        docker("tag", ref, f"{elsewhere.host}/b:1")
+        docker("push", f"{elsewhere.host}/b:1")
+        box.docker("pull", f"{elsewhere.host}/b:1")
+        identity = docker.line("inspect", "--format", "{{.Id}}", ref)
+        assert box.docker.line("inspect", "--format", "{{.Id}}", f"{elsewhere.host}/b:1") == identity
+        box.docker("rmi", f"{elsewhere.host}/b:1")
+        docker("save", "-o", str(folder / "saved.tar"), ref)
+        assert "Loaded image" in box.docker.line("load", "-i", str(folder / "saved.tar"))
+        assert box.docker.line("inspect", "--format", "{{.Id}}", ref) == identity
+        box.docker("rmi", ref)
+    dropping.daemon.stop()

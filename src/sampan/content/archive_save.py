@@ -14,7 +14,18 @@ from sampan.formats.reference import parse_name
 from sampan.formats.tar import DIRECTORY, END, TarEntry, encode_header, padding
 from sampan.model.image import Descriptor, Image, Index
 
-from .images import OCI_INDEX, ImageStore, Lease, decode_manifest, encode_json
+from .blobs import digest_of
+from .images import (
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    ImageStore,
+    Lease,
+    build_manifest,
+    decode_manifest,
+    encode_json,
+)
 
 Write = Callable[[bytes], None]
 
@@ -48,10 +59,14 @@ class _Contents:
         self.index: list[Descriptor] = []
         self.repositories: dict[str, dict[str, str]] = {}
         self.blobs: set[str] = set()
+        self.made: dict[str, bytes] = {}
+        """Manifests that only this archive has, by digest."""
 
     def add(self, saved: SavedTarget, saved_ids: set[str]) -> None:
         image = saved.images[0]
         manifest_digest = self._packed(saved.target, image)
+        if not self._store.is_whole(manifest_digest):
+            manifest_digest = self._unpacked(manifest_digest, image)
         top = manifest_digest
         if saved.whole and manifest_digest in self._store.documents.below(saved.target):
             top = saved.target
@@ -71,13 +86,35 @@ class _Contents:
             layer_sources=dict(zip(image.config.rootfs.diff_ids, manifest.layers, strict=True)),
             parent=image.parent if image.parent in saved_ids else "",
         )
-        self._name(self._store.documents.describe(top), saved.names, digests)
+        self._name(self._describe(top), saved.names, digests)
 
     def _packed(self, target: str, image: Image) -> str:
         """The manifest of the image that the target has, unless the layers are here in another packing."""
         entries = self._store.documents.entries(target)
         found = [entry.descriptor.digest for entry in entries if entry.image_id == image.id]
         return next((digest for digest in found if self._store.is_whole(digest)), image.manifest_digest)
+
+    def _unpacked(self, digest: str, image: Image) -> str:
+        """A manifest with plain layers in place of those whose blobs are not kept. Raises BlobNotFound."""
+        layers = []
+        manifest = decode_manifest(self._store.blobs.read(digest))
+        for layer, diff_id in zip(manifest.layers, image.config.rootfs.diff_ids, strict=True):
+            if self._store.layer_blobs.find(layer.digest) is not None:
+                layers.append(layer)
+                continue
+            size = self._store.layer_blobs.require(diff_id).size_bytes
+            layers.append(Descriptor(media_type=OCI_LAYER, digest=diff_id, size=size))
+        size = self._store.blobs.require(image.id).size
+        data = build_manifest(Descriptor(media_type=OCI_CONFIG, digest=image.id, size=size), layers)
+        made = digest_of(data)
+        self.made[made] = data
+        return made
+
+    def _describe(self, digest: str) -> Descriptor:
+        data = self.made.get(digest)
+        if data is None:
+            return self._store.documents.describe(digest)
+        return Descriptor(media_type=OCI_MANIFEST, digest=digest, size=len(data))
 
     def _part(self, digest: str) -> None:
         """A part of an index. A manifest whose layers are not here is left out: nobody could load it."""
@@ -94,6 +131,8 @@ class _Contents:
             self._take_blobs(record.blobs)
 
     def _take(self, digest: str) -> bytes:
+        if digest in self.made:
+            return self.made[digest]
         self._take_blobs((digest,))
         return self._store.blobs.read(digest)
 
@@ -125,8 +164,11 @@ def save_images(store: ImageStore, lease: Lease, saved: list[SavedTarget], write
         contents.add(one, saved_ids)
     _directory(write, b"blobs/")
     _directory(write, b"blobs/sha256/")
-    for digest in sorted(contents.blobs):
-        _blob(store, digest, write)
+    for digest in sorted(contents.blobs | contents.made.keys()):
+        if digest in contents.made:
+            _document(write, _path(digest).encode(), contents.made[digest])
+        else:
+            _blob(store, digest, write)
     _document(write, b"index.json", encode_json(Index(media_type=OCI_INDEX, manifests=contents.index)))
     _document(write, b"manifest.json", encode_json(list(contents.items.values())))
     _document(write, b"oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
