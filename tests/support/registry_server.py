@@ -125,10 +125,16 @@ async def serve(
 class RegistryProcess:
     """The same as a process of its own, for what a process that dies leaves behind."""
 
-    def __init__(self, root: Path, *, crash_at: str = "") -> None:
-        """``crash_at`` names a crash point, as ``SAMPAN_CRASH_AT`` does."""
+    def __init__(self, root: Path, *, crash_at: str = "", disk: str = "") -> None:
+        """``crash_at`` names a crash point, as ``SAMPAN_CRASH_AT`` does. ``disk``, such as 8m, is the size of
+        a disk of its own that only the process sees, and :attr:`seen_root`; that needs root."""
+        command = [sys.executable, "-m", "tests.support.registry_server", str(root)]
+        if disk:
+            mounting = f'mount -t tmpfs -o size={disk} registry "$0" && exec "$@"'
+            command = ["unshare", "--mount", "sh", "-c", mounting, str(root), *command]
+        self._root = root.absolute()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.registry_server", str(root)],
+            command,
             stdout=subprocess.PIPE,
             env={**os.environ, VARIABLE: crash_at},
         )
@@ -140,6 +146,11 @@ class RegistryProcess:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def seen_root(self) -> Path:
+        """The root as the process sees it."""
+        return Path(f"/proc/{self.process.pid}/root{self._root}")
 
     def kill(self) -> None:
         """As with a power cut; nothing happens when it is dead already."""

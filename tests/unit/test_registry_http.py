@@ -104,6 +104,11 @@ def test_what_is_wrong_has_the_specifications_code(
     assert (answer.status, answer.codes) == (status, [code])
 
 
+def test_what_is_supported_instead_is_told(client: RegistryClient) -> None:
+    answer = client.call("POST", "/v2/none/manifests/latest")
+    assert (answer.status, answer.headers["Allow"]) == (405, "DELETE, GET, HEAD, PUT")
+
+
 def test_a_repository_may_be_called_like_a_part_of_the_api(client: RegistryClient) -> None:
     repository = "blobs/uploads/manifests/tags"
     digest = client.push_image(repository, "list")

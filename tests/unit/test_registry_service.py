@@ -115,6 +115,29 @@ async def test_a_push_over_the_quota_leaves_nothing(registry: Registry, tmp_path
     assert registry.blobs.find("a", digest_of(LAYER)) is None
 
 
+async def test_a_quota_is_asked_before_and_while_bytes_come(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.connect(gate=Strict(500))
+    taken = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 100
+            yield bytes(100)
+
+    upload_id = await registry.uploads.start("a")
+    with pytest.raises(QuotaExceeded):
+        await registry.uploads.append("a", upload_id, 0, endless(), length=501)
+    assert taken == 0
+    monkeypatch.setattr("sampan.registry.uploads.ASK_BYTES", 200)
+    with pytest.raises(QuotaExceeded):
+        await registry.uploads.receive("a", digest_of(LAYER), endless(), ACTOR)
+    assert taken == 600
+    assert files(tmp_path) == []
+
+
 async def test_a_refused_tag_refuses_the_whole_push(registry: Registry) -> None:
     first = await push_image(registry, "a", "v1", [CONFIG])
     registry.connect(gate=Strict(1 << 30))

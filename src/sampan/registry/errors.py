@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from sampan.base import errors as kinds
@@ -116,9 +117,13 @@ class TagImmutable(RegistryRefusal, kinds.Conflict):
 
 
 class Unsupported(RegistryRefusal, kinds.InvalidArgument):
-    """HTTP 405."""
+    """HTTP 405; ``methods`` are those that are supported there."""
 
     code = "UNSUPPORTED"
+
+    def __init__(self, message: str, methods: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.methods = sorted(methods)
 
 
 class TooManyRequests(RegistryRefusal, kinds.Unavailable):

@@ -81,11 +81,11 @@ class Manifests:
 
     def pulled(self, repository: str, reference: str, stored: StoredManifest, actor: Actor) -> None:
         """Its bytes were sent: remember when, and tell."""
-        found = self._context.index.manifests.find(repository, stored.digest)
-        now_ns = self._context.now_ns()
-        if found is not None and now_ns - found[0].pulled_ns > TOUCH_NS:
-            with self._context.index.relaxed():
-                self._context.index.manifests.set_pulled(found[0].number, now_ns)
+        index, now_ns = self._context.index, self._context.now_ns()
+        pulled = index.manifests.last_pulled(repository, stored.digest)
+        if pulled is not None and now_ns - pulled[1] > TOUCH_NS:
+            with index.relaxed():
+                index.manifests.set_pulled(pulled[0], now_ns)
         self._context.tell(
             "pull",
             "manifest",

@@ -16,6 +16,9 @@ from .digests import algorithm_of, check_algorithm
 from .errors import DigestInvalid, QuotaExceeded, UploadInvalid, UploadUnknown
 from .locks import NamedLocks
 
+ASK_BYTES = 16 << 20
+"""After so many more bytes of an upload the gate is asked again."""
+
 
 class Uploads:
     def __init__(self, context: Context, blobs: Blobs) -> None:
@@ -48,29 +51,55 @@ class Uploads:
         return size
 
     async def append(
-        self, repository: str, upload_id: str, offset: int | None, chunks: AsyncIterator[bytes]
+        self,
+        repository: str,
+        upload_id: str,
+        offset: int | None,
+        chunks: AsyncIterator[bytes],
+        length: int | None = None,
     ) -> int:
-        """The new size. Without an offset they come behind what is there.
+        """The new size. Without an offset they come behind what is there; ``length``: as far as it is known.
 
-        Raises UploadUnknown, RangeInvalid, UploadInvalid. What came before an error is kept.
+        Raises UploadUnknown, RangeInvalid, UploadInvalid: what came before is kept. QuotaExceeded: it is not.
         """
         async with self._turn(repository, upload_id):
-            if offset is None:
-                offset = await self.size(repository, upload_id)
-            writing = asyncio.ensure_future(self._context.storage.append(upload_id, offset, chunks))
-            self._writing[upload_id] = writing
+            size = await self.size(repository, upload_id)
+            offset = size if offset is None else offset
             try:
-                return await asyncio.shield(writing)
-            except asyncio.CancelledError:
-                superseded = writing.cancelled()
-                if not writing.done():
-                    writing.cancel()
-                await asyncio.wait({writing})
-                if superseded:
-                    raise UploadInvalid("another request goes on with this upload") from None
+                self._context.gate.check_push(repository, size + (length or 0))
+                return await self._write(upload_id, offset, self._watched(repository, size, chunks))
+            except QuotaExceeded:
+                await self._drop(upload_id)
                 raise
-            finally:
-                del self._writing[upload_id]
+
+    async def _write(self, upload_id: str, offset: int, chunks: AsyncIterator[bytes]) -> int:
+        """Until the end of ``chunks``, or until another request goes on with the upload."""
+        writing = asyncio.ensure_future(self._context.storage.append(upload_id, offset, chunks))
+        self._writing[upload_id] = writing
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            superseded = writing.cancelled()
+            if not writing.done():
+                writing.cancel()
+            await asyncio.wait({writing})
+            if superseded:
+                raise UploadInvalid("another request goes on with this upload") from None
+            raise
+        finally:
+            del self._writing[upload_id]
+
+    async def _watched(
+        self, repository: str, size: int, chunks: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
+        """Ask the gate again now and then: how much comes is often not known before."""
+        asked = size
+        async for chunk in chunks:
+            size += len(chunk)
+            if size - asked >= ASK_BYTES:
+                self._context.gate.check_push(repository, size)
+                asked = size
+            yield chunk
 
     async def finish(self, repository: str, upload_id: str, digest: str, actor: Actor) -> int:
         """The upload is a blob of the repository; its size.
@@ -85,8 +114,7 @@ class Uploads:
                     self._context.gate.check_push(repository, size)
                 size = await storage.finish(upload_id, digest)
             except (DigestInvalid, QuotaExceeded):
-                index.uploads.delete(upload_id)
-                await storage.abort(upload_id)
+                await self._drop(upload_id)
                 raise
             crash_point("registry.upload.stored")
             with index.transaction():
@@ -99,18 +127,23 @@ class Uploads:
     async def cancel(self, repository: str, upload_id: str) -> None:
         """Raises UploadUnknown."""
         async with self._turn(repository, upload_id):
-            self._context.index.uploads.delete(upload_id)
-            await self._context.storage.abort(upload_id)
+            await self._drop(upload_id)
 
-    async def receive(self, repository: str, digest: str, chunks: AsyncIterator[bytes], actor: Actor) -> int:
+    async def receive(
+        self,
+        repository: str,
+        digest: str,
+        chunks: AsyncIterator[bytes],
+        actor: Actor,
+        length: int | None = None,
+    ) -> int:
         """A blob in one go; its size. Nothing of it is left when it fails. Raises as the steps do."""
         upload_id = await self.start(repository, algorithm_of(digest))
         try:
-            await self.append(repository, upload_id, 0, chunks)
+            await self.append(repository, upload_id, 0, chunks, length)
             return await self.finish(repository, upload_id, digest, actor)
         except BaseException:
-            self._context.index.uploads.delete(upload_id)
-            await self._context.storage.abort(upload_id)
+            await self._drop(upload_id)
             raise
 
     async def keep_copy(self, repository: str, digest: str, chunks: AsyncIterator[bytes]) -> int:
@@ -137,9 +170,13 @@ class Uploads:
         if upload_id in self._writing:
             return False
         async with self._turns.hold(upload_id):
-            self._context.index.uploads.delete(upload_id)
-            await self._context.storage.abort(upload_id)
+            await self._drop(upload_id)
         return True
+
+    async def _drop(self, upload_id: str) -> None:
+        """The bytes first: on a full disk the row can only go when they have gone."""
+        await self._context.storage.abort(upload_id)
+        self._context.index.uploads.delete(upload_id)
 
     def _check(self, repository: str, upload_id: str) -> None:
         known = ID_PATTERN.match(upload_id) and self._context.index.uploads.find(upload_id) == repository

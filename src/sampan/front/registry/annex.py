@@ -7,10 +7,10 @@ from typing import NamedTuple, Protocol
 
 from aiohttp import web
 
-from sampan.registry.errors import NameUnknown, Unsupported
+from sampan.registry.errors import NameUnknown
 
 from .call import Call
-from .routing import Handler
+from .routing import Handler, unsupported
 
 
 class Page(NamedTuple):
@@ -48,9 +48,7 @@ class Annex:
             raise NameUnknown(f"page not found: {call.path[:256]}")
         handler = methods.get(call.request.method)
         if handler is None:
-            raise Unsupported(
-                f"{call.request.method[:20]} is not supported here: use {', '.join(sorted(methods))}"
-            )
+            raise unsupported(call.request.method, methods)
         return await handler(call)
 
     def _find(self, path: str) -> dict[str, Handler] | None:

@@ -15,6 +15,7 @@ from sampan.registry.errors import (
     RegistryRefusal,
     TooManyRequests,
     Unauthenticated,
+    Unsupported,
 )
 from sampan.registry.names import check_repository
 from sampan.registry.ports import Authenticator, OpenAuthenticator
@@ -92,6 +93,8 @@ class RegistryApi:
         if isinstance(error, Unauthenticated):
             challenge = error.challenge or self._authenticator.challenge(call.caller, call.action, call.name)
             pairs.append(("WWW-Authenticate", challenge))
+        elif isinstance(error, Unsupported):
+            pairs.append(("Allow", ", ".join(error.methods)))
         elif isinstance(error, TooManyRequests):
             pairs.append(("Retry-After", str(error.retry_after_s)))
         elif isinstance(error, RangeInvalid):

@@ -19,7 +19,7 @@ encode = msgspec.json.Encoder().encode
 
 def headers(pairs: Iterable[tuple[str, str]] = ()) -> CIMultiDict[str]:
     """Those of every answer, and ``pairs``; a name may come more than once."""
-    return CIMultiDict([("Docker-Distribution-Api-Version", API_VERSION), *pairs])
+    return CIMultiDict([("Docker-Distribution-Api-Version", API_VERSION), ("Server", "Sampan"), *pairs])
 
 
 def reply(

@@ -6,7 +6,7 @@ A repository's name holds slashes and may hold any word of the API itself: paths
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -46,6 +46,11 @@ def route(pattern: str, **methods: tuple[Handler, Action]) -> Route:
     return Route(re.compile(pattern), endpoints)
 
 
+def unsupported(method: str, methods: Iterable[str]) -> Unsupported:
+    known = sorted(methods)
+    return Unsupported(f"{method[:20]} is not supported here: use {', '.join(known)}", known)
+
+
 def match(routes: tuple[Route, ...], method: str, path: str) -> Match:
     """``path`` as it came. Raises NameUnknown (no such page), Unsupported (no such method there)."""
     plain = unquote(path.removeprefix("/v2/")) if "%" in path else path.removeprefix("/v2/")
@@ -55,7 +60,7 @@ def match(routes: tuple[Route, ...], method: str, path: str) -> Match:
             continue
         endpoint = one.methods.get(method)
         if endpoint is None:
-            raise Unsupported(f"{method} is not supported here: use {', '.join(sorted(one.methods))}")
+            raise unsupported(method, one.methods)
         groups = (*found.groups(), "", "")
         return Match(endpoint, groups[0] or "", groups[1] or "")
     raise NameUnknown(f"page not found: {path[:256]}")

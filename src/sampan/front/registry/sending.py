@@ -7,8 +7,9 @@ threads makes calls that never wait for the client, and the loop waits between t
 from __future__ import annotations
 
 import asyncio
+import io
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -30,12 +31,14 @@ _threads = ThreadPoolExecutor(THREADS, "registry-send")
 
 
 class FileResponse(web.StreamResponse):
-    """``count`` bytes of a file from ``offset`` on. Owns the descriptor."""
+    """``count`` bytes of an open file from ``offset`` on. Closes it."""
 
-    def __init__(self, status: int, headers: CIMultiDict[str], fd: int, offset: int, count: int) -> None:
+    def __init__(
+        self, status: int, headers: CIMultiDict[str], source: io.FileIO, offset: int, count: int
+    ) -> None:
         super().__init__(status=status, headers=headers)
         self.content_length = count
-        self._fd = fd
+        self._source = source
         self._offset = offset
         self._count = count
 
@@ -64,7 +67,7 @@ class FileResponse(web.StreamResponse):
                 request.transport.abort()
             raise
         finally:
-            os.close(self._fd)
+            self._source.close()
 
     async def _send(self, transport: asyncio.WriteTransport, socket_fd: int) -> None:
         loop = asyncio.get_running_loop()
@@ -72,11 +75,21 @@ class FileResponse(web.StreamResponse):
         while left:
             if transport.is_closing():
                 raise ConnectionResetError("the client has gone")
-            sent = await loop.run_in_executor(_threads, _send_some, socket_fd, self._fd, position, left)
+            sent = await _in_thread(_send_some, socket_fd, self._source.fileno(), position, left)
             position += sent
             left -= sent
             if left:
                 await _room(loop, socket_fd)
+
+
+async def _in_thread(call: Callable[..., int], *arguments: int) -> int:
+    """The descriptors stay ours until the thread is done with them, also when the caller is cancelled."""
+    job = asyncio.get_running_loop().run_in_executor(_threads, call, *arguments)
+    try:
+        return await asyncio.shield(job)
+    except asyncio.CancelledError:
+        await asyncio.wait({job})
+        raise
 
 
 def _send_some(socket_fd: int, fd: int, position: int, count: int) -> int:
@@ -117,15 +130,19 @@ class PiecesResponse(web.StreamResponse):
         self._pieces = pieces
 
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
-        writer = await super().prepare(request)
         try:
+            writer = await super().prepare(request)
             async for piece in self._pieces:
                 async with asyncio.timeout(STALL_S):
                     await self.write(piece)
+            return writer
         except BaseException as error:
+            # the length was promised: only the connection's end can say that it is not kept
             if request.transport is not None:
                 request.transport.abort()
             if isinstance(error, TimeoutError):
                 raise ConnectionResetError(f"the client took nothing for {STALL_S:g} s") from None
             raise
-        return writer
+        finally:
+            if isinstance(self._pieces, AsyncGenerator):
+                await self._pieces.aclose()

@@ -29,7 +29,8 @@ async def start(call: Call) -> web.StreamResponse:
         empty = digest == digest_of(b"", digest.partition(":")[0])
         # without a body a client says what it is going to send, and asks for a session
         if call.content_length != 0 or empty:
-            await call.registry.uploads.receive(call.name, digest, call.body(), call.actor)
+            length = call.content_length
+            await call.registry.uploads.receive(call.name, digest, call.body(), call.actor, length)
             return _created(call, digest)
     algorithm = call.text("digest-algorithm") or (digest or mount).partition(":")[0] or "sha256"
     upload_id = await call.registry.uploads.start(call.name, algorithm)
@@ -51,7 +52,7 @@ async def status(call: Call) -> web.StreamResponse:
 
 
 async def patch(call: Call) -> web.StreamResponse:
-    size = await call.registry.uploads.append(call.name, call.reference, _offset(call), call.body())
+    size = await _append(call)
     return _accepted(call, call.reference, size)
 
 
@@ -61,9 +62,15 @@ async def finish(call: Call) -> web.StreamResponse:
         raise DigestInvalid("the digest parameter is missing: it ends an upload")
     check_digest(digest)
     if call.content_length != 0:
-        await call.registry.uploads.append(call.name, call.reference, _offset(call), call.body())
+        await _append(call)
     await call.registry.uploads.finish(call.name, call.reference, digest, call.actor)
     return _created(call, digest)
+
+
+async def _append(call: Call) -> int:
+    return await call.registry.uploads.append(
+        call.name, call.reference, _offset(call), call.body(), call.content_length
+    )
 
 
 async def cancel(call: Call) -> web.StreamResponse:

@@ -222,6 +222,8 @@ class FileBlobStorage:
             # what has come is kept, whatever ended the stream
             if writing is not None:
                 await asyncio.wait({writing})
+                if not writing.cancelled():
+                    writing.exception()  # seen; raised below where nothing else went wrong
             os.close(fd)
         if writing is not None:
             writing.result()

@@ -117,6 +117,15 @@ class ManifestTable:
         )
         return {str(digest): int(size) for digest, size in rows}
 
+    def last_pulled(self, repository: str, digest: str) -> tuple[int, int] | None:
+        """The row's number and when it was last asked for."""
+        rows = self._db.rows(
+            "SELECT m.id, m.pulled_ns FROM repository AS r"
+            " JOIN manifest AS m ON m.repository = r.id AND m.digest = ? WHERE r.name = ?",
+            (digest, repository),
+        )
+        return (int(rows[0][0]), int(rows[0][1])) if rows else None
+
     def set_pulled(self, number: int, now_ns: int) -> None:
         self._db.write("UPDATE manifest SET pulled_ns = ? WHERE id = ?", (now_ns, number))
 
