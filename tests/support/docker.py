@@ -43,13 +43,14 @@ class Result:
 class Client:
     """``client("run", "--rm", "busybox", "true")``: raises AssertionError unless it ends with ``code``."""
 
-    def __init__(self, host: str, program: str | None = None) -> None:
+    def __init__(self, host: str, program: str | None = None, *, config: str = "/nonexistent") -> None:
+        """``config`` is the folder with the client's configuration."""
         self.host = host
         self.program = program or find_client()
         self._environment = {
             "PATH": os.environ["PATH"],
             "HOME": "/nonexistent",
-            "DOCKER_CONFIG": "/nonexistent",
+            "DOCKER_CONFIG": config,
             "DOCKER_HOST": host,
             "TERM": "xterm",
         }

@@ -88,6 +88,13 @@ GROUPS = {
         "save": "archives:SAVE",
         "tag": "images:TAG",
     },
+    "manifest": {
+        "annotate": "manifest:ANNOTATE",
+        "create": "manifest:CREATE",
+        "inspect": "manifest:INSPECT",
+        "push": "manifest:PUSH",
+        "rm": "manifest:REMOVE",
+    },
     "network": {
         "connect": "networks:CONNECT",
         "create": "networks:CREATE",
@@ -127,6 +134,7 @@ GROUPS = {
 SUMMARIES = {
     "container": "Manage containers",
     "image": "Manage images",
+    "manifest": "Manage manifests and lists of them in registries",
     "network": "Manage networks",
     "registry": "Run and manage a registry of images",
     "system": "Manage Sampan",
@@ -154,7 +162,6 @@ NOT_YET = {
     "checkpoint": "Checkpoints are not supported.",
     "compose": "Point the docker compose plugin at the daemon's socket with DOCKER_HOST.",
     "context": "Name the daemon with -H, SAMPAN_HOST or DOCKER_HOST.",
-    "manifest": "Looking into manifests is left to other tools, such as skopeo.",
     "plugin": "Plugins are not supported.",
     "swarm": "One machine is Sampan's business; more than one is Kubernetes'.",
     "trust": "Docker Content Trust is not supported.",

@@ -52,8 +52,26 @@ def decode_header(text: str) -> Credentials:
     """The value of ``X-Registry-Auth``; what cannot be read is nobody's, as for Docker."""
     if not text:
         return NOBODY
-    plain = text.strip().rstrip("=").replace("+", "-").replace("/", "_")
     try:
-        return decode_credentials(base64.urlsafe_b64decode(plain + "=" * (-len(plain) % 4)))
+        return decode_credentials(_unpacked(text))
     except ValueError:
         return NOBODY
+
+
+def decode_config_header(text: str) -> dict[str, Credentials]:
+    """The value of ``X-Registry-Config``: credentials by server address, as in Docker's config.json. What
+    cannot be read is nobody's."""
+    if not text:
+        return {}
+    found = {}
+    try:
+        for address, given in _decode(_unpacked(text)).items():
+            found[address] = decode_credentials(msgspec.json.encode(given))
+    except (ValueError, msgspec.DecodeError, RecursionError):
+        return {}
+    return found
+
+
+def _unpacked(text: str) -> bytes:
+    plain = text.strip().rstrip("=").replace("+", "-").replace("/", "_")
+    return base64.urlsafe_b64decode(plain + "=" * (-len(plain) % 4))

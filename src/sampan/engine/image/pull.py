@@ -7,13 +7,11 @@ next one and nothing else.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 import msgspec
 
 from sampan.base.clock import now_ns
-from sampan.base.errors import NotFound, SampanError
 from sampan.content.assembly import Assembled, assemble
 from sampan.content.documents import platform_of
 from sampan.content.images import ImageStore, Lease
@@ -27,13 +25,6 @@ from sampan.model.progress import ProgressMessage
 from sampan.store.images import ManifestRecord
 from sampan.transfer.credentials import Credentials
 from sampan.transfer.downloads import Downloads
-from sampan.transfer.errors import (
-    DENIED,
-    MANIFEST_UNKNOWN,
-    NAME_UNKNOWN,
-    NoMatchingPlatform,
-    RegistryRefused,
-)
 from sampan.transfer.registries import Registries
 from sampan.transfer.repository import Repository
 
@@ -43,10 +34,7 @@ from .layer_fetch import FetchedLayers, LayerFetch, WantedLayer
 from .progress import Say, messages_of, status
 from .remote import RemoteImage, RemoteImages, first_answer
 from .transfer import ImageTransfer
-
-
-class PullRefused(NotFound):
-    """What was asked for is not there, or not for everybody. Docker's texts, which clients match on."""
+from .words import explained
 
 
 class PullWanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +84,7 @@ class Puller:
         return messages_of(work)
 
     async def _all_names(self, repositories: Sequence[Repository], name: ImageName) -> list[ImageName]:
-        with _explained(name):
+        with explained(name):
             tags = await first_answer(repositories, lambda repository: repository.tags())
         return [name.with_tag(tag) for tag in tags]
 
@@ -106,7 +94,7 @@ class Puller:
         """One image under one name. Whether it was not here, or the name stood for something else."""
         remote = RemoteImages(self._store, repositories)
         wanted = wanted_platform(platform)
-        with _explained(name):
+        with explained(name):
             target = await remote.target(name)
             say(ProgressMessage(status=f"Pulling from {name.path}", id=name.digest or name.tag))
             found = await remote.image(target, name, wanted or host_platform())
@@ -207,27 +195,3 @@ def _warn_of_platform(say: Say, image: Image, name: ImageName, wanted: Platform)
                 f"does not match the specified platform ({wanted.text})"
             )
         )
-
-
-@contextlib.contextmanager
-def _explained(name: ImageName) -> Iterator[None]:
-    try:
-        yield
-    except RegistryRefused as error:
-        raise explain_refusal(error, name) from error
-    except NoMatchingPlatform as error:
-        raise PullRefused(error.message) from error
-
-
-def explain_refusal(error: RegistryRefused, name: ImageName) -> SampanError:
-    """A registry's answer in the words of ``docker pull``."""
-    if error.code == DENIED:
-        return PullRefused(
-            f"pull access denied for {name.familiar_repository}, repository does not exist or may require "
-            f"'docker login': {error.message}"
-        )
-    if error.code == MANIFEST_UNKNOWN:
-        return PullRefused(f"manifest for {name.familiar} not found: {error.message}")
-    if error.code == NAME_UNKNOWN:
-        return PullRefused(f"repository {name.familiar_repository} not found: {error.message}")
-    return error

@@ -18,10 +18,12 @@ from sampan.transfer.registries import Registries
 from sampan.transfer.repository import Repository
 from sampan.transfer.search import SearchResult
 
-from .pull import Puller, PullWanted, explain_refusal
+from .manifest_lists import ManifestLists
+from .pull import Puller, PullWanted
 from .push import Pusher
 from .remote import first_answer
 from .search import search_images
+from .words import explain_refusal
 
 _CONFIG_LIMIT_BYTES = 8 << 20
 _platform = msgspec.json.Decoder(dict[str, Any]).decode
@@ -46,6 +48,7 @@ class Transfers:
         self._puller = puller
         self._pusher = pusher
         self._registries = registries
+        self.lists = ManifestLists(registries)
 
     def pull(
         self, image: str, tag: str, platform: str, credentials: Credentials

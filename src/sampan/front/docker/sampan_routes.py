@@ -8,17 +8,23 @@ from sampan.base.errors import InvalidArgument
 
 from .call import Call
 from .progress import send_progress
+from .registries import credentials_of
 from .replies import Reply, json_reply
 from .routing import Route
+
+
+def _name(call: Call) -> str:
+    name = call.text("name")
+    if not name:
+        raise InvalidArgument("bad parameter: name cannot be empty")
+    return name
 
 
 async def bootstrap(call: Call) -> web.StreamResponse:
     """``?name=busybox``; the body is BootstrapOptions of the engine, or absent."""
     from sampan.content.bootstrap import BootstrapOptions
 
-    name = call.text("name")
-    if not name:
-        raise InvalidArgument("bad parameter: name cannot be empty")
+    name = _name(call)
     options = await call.decode(BootstrapOptions, BootstrapOptions())
     return await send_progress(call, call.engine.images.bootstrap(name, options))
 
@@ -36,6 +42,25 @@ async def collect(call: Call) -> Reply:
     return json_reply(done)
 
 
+async def manifest(call: Call) -> Reply:
+    """What ``?name=`` stands for in its registry; ``&each=1``: with the manifests of an index."""
+    name = _name(call)
+    credentials = credentials_of(call, name)
+    with call.ended_with_client():
+        view = await call.engine.transfers.lists.inspect(name, credentials, each=call.flag("each"))
+        return json_reply(view)
+
+
+async def push_manifests(call: Call) -> web.StreamResponse:
+    """``?name=``; the body is WantedList of the engine: which manifests of the registry become a list."""
+    from sampan.engine.image.manifest_lists import WantedList
+
+    name = _name(call)
+    wanted = await call.decode(WantedList)
+    lines = call.engine.transfers.lists.push(name, wanted, credentials_of(call, name))
+    return await send_progress(call, lines)
+
+
 async def disk_usage(call: Call) -> Reply:
     """What every byte below the data root belongs to."""
     return json_reply(await call.engine.system.data_root_usage())
@@ -49,6 +74,8 @@ async def explain(call: Call) -> Reply:
 ROUTES = (
     Route("POST", "/sampan/images/bootstrap", bootstrap),
     Route("POST", "/sampan/images/gc", collect),
+    Route("GET", "/sampan/manifests", manifest),
+    Route("POST", "/sampan/manifests/push", push_manifests),
     Route("GET", "/sampan/system/df", disk_usage),
     Route("GET", "/sampan/debug/explain/{}", explain),
 )
