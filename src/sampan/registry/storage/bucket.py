@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -28,8 +29,8 @@ _CONNECT_TIMEOUT_S = 10
 _READ_TIMEOUT_S = 60
 
 
-class S3Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
-    """``[storage.s3]`` of the settings file, with its keys."""
+class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[storage.s3]`` of the settings file."""
 
     bucket: str
     endpoint: str = ""
@@ -251,6 +252,9 @@ def _session() -> Any:
         raise FailedPrecondition(
             "storage in an object store needs aiobotocore: install it with `pip install sampan[s3]`"
         ) from error
+    for name in ("botocore", "aiobotocore"):
+        # at debug it tells every step of every request, with its signature
+        logging.getLogger(name).setLevel(logging.INFO)
     return get_session()
 
 

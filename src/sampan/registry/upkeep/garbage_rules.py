@@ -10,8 +10,8 @@ from sampan.store.registry.garbage import BlobState, LinkState, ManifestState
 _SECOND_NS = 1_000_000_000
 
 
-class GarbageSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
-    """``[gc]`` of the settings file, with its keys. Times are in seconds."""
+class GarbageSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[gc]`` of the settings file."""
 
     interval_s: int = 3600
     """Between two runs; 0: only on demand."""

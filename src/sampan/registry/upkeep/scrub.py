@@ -29,8 +29,8 @@ _DAMAGED_NAMED = 1000
 """Digests a report names at most."""
 
 
-class ScrubSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
-    """``[scrub]`` of the settings file, with its keys."""
+class ScrubSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[scrub]`` of the settings file."""
 
     interval_s: int = 7 * 24 * 3600
     """Between the starts of two passes; 0: only on demand."""
