@@ -171,6 +171,8 @@ async def test_passwords_and_their_memory(tmp_path: Path, monkeypatch: pytest.Mo
     path.write_text(f"alice:{hashed('changed')}\nbob:{hashed('b')}\n")
     assert not await passwords.verify("alice", "secret")
     assert await passwords.verify("alice", "changed")
+    path.write_text(f"bob:{hashed('b')}\n")
+    assert not passwords.remembers("alice", "changed"), "removed"
     path.write_text("damaged\n")
     assert await passwords.verify("bob", "b"), "a damaged file locks nobody out"
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from sampan.cli.commands import registryserver
 from sampan.daemon.options import SettingError
-from sampan.daemon.registry import settings
+from sampan.daemon.registry import sections, settings
 from sampan.daemon.registry.sections import Settings
 from sampan.daemon.registry.values import Duration, Size
 
@@ -102,3 +106,67 @@ def test_secrets_from_files(tmp_path: Path) -> None:
         settings.secret("x", str(path), "k")
     with pytest.raises(SettingError, match="k-file: "):
         settings.secret("", str(tmp_path / "none"), "k")
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "registry.md"
+
+
+def examples() -> list[str]:
+    return re.findall(r"```toml\n(.*?)```", DOCS.read_text(), re.DOTALL)
+
+
+def test_the_documentation_shows_every_key() -> None:
+    [whole] = [one for one in examples() if one.startswith("# every setting")]
+    content = tomllib.loads(whole)
+    settings.decode(content, "docs/registry.md")
+
+    def missing(kind: type, shown: Any, place: str) -> list[str]:
+        found = []
+        for field in msgspec.structs.fields(kind):
+            name = f"{place}{field.encode_name}"
+            if field.encode_name not in shown:
+                found.append(name)
+                continue
+            inner = SECTIONS.get(name)
+            value = shown[field.encode_name]
+            if inner is not None:
+                found += missing(inner, value[0] if isinstance(value, list) else value, f"{name}.")
+        return found
+
+    absent = missing(Settings, content, "")
+    assert absent == ["auth.token.certificates"], "which is there as the alternative"
+
+
+SECTIONS = {
+    "tls": sections.TlsSection,
+    "auth": sections.AuthSection,
+    "auth.token": sections.TokenSection,
+    "rules": sections.RuleSection,
+    "storage": sections.StorageSection,
+    "storage.s3": sections.S3Section,
+    "gc": sections.GcSection,
+    "scrub": sections.ScrubSection,
+    "retention": sections.RetentionSection,
+    "quotas": sections.QuotaSection,
+    "immutable": sections.ImmutableSection,
+    "webhooks": sections.WebhookSection,
+    "upstreams": sections.UpstreamSection,
+}
+
+
+def test_no_section_is_forgotten() -> None:
+    made = {
+        one for one in vars(sections).values() if isinstance(one, type) and issubclass(one, sections.Section)
+    }
+    assert made - {sections.Section, Settings} == set(SECTIONS.values())
+
+
+@pytest.mark.parametrize("text", examples(), ids=lambda text: text.split("\n")[0])
+def test_examples_of_the_documentation(text: str) -> None:
+    content = {"auth": {"htpasswd": "users"}, **tomllib.loads(text)}
+    settings.decode(content, "docs/registry.md")
+
+
+def test_the_command_has_the_flags_of_the_process() -> None:
+    assert {option.name for option in registryserver.SERVE.options} == set(settings.FLAGS)
+    assert [one.name for one in registryserver.SERVE.options if one.kind == "bool"] == list(settings.SWITCHES)

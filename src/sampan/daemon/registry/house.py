@@ -139,6 +139,7 @@ class House:
             observer=Observers(self.requests, self.webhooks),
             upstreams=self.cache,
             notices=AllNotices(self.gate, self.cache),
+            sparse=settings.sparse.match,
         )
         self.admin = AdminPages(
             browser=self.browser,

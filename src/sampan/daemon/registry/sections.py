@@ -158,6 +158,8 @@ class Settings(Section, frozen=True, kw_only=True):
     admin_socket: str = "/run/sampan-registry/admin.sock"
     public_url: str = ""
     """As clients reach the registry, when a proxy is in front of it."""
+    sparse: Patterns = Patterns(())
+    """Repositories that take manifests of which parts are missing."""
     log_level: str = "info"
     log_format: Literal["text", "json"] = "text"
     shutdown_timeout: Duration = Duration(15)

@@ -97,7 +97,8 @@ class Passwords:
             log.warning("users stay as they were: %s", error)
 
     def remembers(self, name: str, password: str) -> bool:
-        """Whether the password was found right some minutes ago: costs nothing."""
+        """Whether the password was found right some minutes ago, and is the user's still: costs nothing."""
+        self.refresh()
         hashed = self._users.get(name)
         proof = self._proof(name, password, hashed or b"")
         until = self._right.get(proof)
@@ -114,7 +115,6 @@ class Passwords:
 
     async def verify(self, name: str, password: str) -> bool:
         """Takes as long for a user who does not exist. Raises TooManyRequests when too many wait."""
-        self.refresh()
         if self.remembers(name, password):
             return True
         proof = self._proof(name, password, self._users.get(name, b""))
