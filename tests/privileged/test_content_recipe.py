@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import random
@@ -12,11 +13,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tests.support.image_box import Box
 
 from sampan.base.errors import InvalidArgument
 from sampan.content.blobs import digest_of
 from sampan.content.errors import ContentDamaged, HostileArchive
 from sampan.content.layers import LayerStore, StagedLayer
+from sampan.content.packing import Packer, is_ours
 from sampan.content.recipe import Reproduction, archive_length
 
 NAMES = ("a", "b", "a/x", "a/y", "b/x", "c/d/e", "c/d", "c", "link/x", "link", "a/x/deep", "./a/x", "a//y")
@@ -238,3 +241,48 @@ def test_a_recipe_is_small(layers: LayerStore) -> None:
         assert os.path.getsize(f"{layer.path}/recipe") * 20 < 500 * 1024
     finally:
         layers.discard(layer)
+
+
+# blobs that were packed here
+
+
+def packed(data: bytes, piece: int) -> bytes:
+    packer = Packer()
+    parts = [packer.pack(data[start : start + piece]) for start in range(0, len(data), piece)]
+    return b"".join([*parts, packer.finish()])
+
+
+@pytest.mark.parametrize("length", [0, 1, 1 << 20, (3 << 20) + 17])
+def test_packing_gives_the_same_bytes_however_they_come(length: int) -> None:
+    data = (random.Random(1).randbytes(1000) + bytes(3000)) * (length // 4000 + 1)
+    data = data[:length]
+    whole = packed(data, max(length, 1))
+    assert gzip.decompress(whole) == data
+    assert is_ours(whole)
+    assert not is_ours(gzip.compress(data))
+    for piece in (977, 70_000, 1 << 20, 5 << 20):
+        if length // piece < 3000:
+            assert packed(data, piece) == whole
+
+
+async def test_a_blob_packed_here_is_dropped_once_it_is_proved(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    try:
+        layer = archive_of([file_entry("a/x"), file_entry("b", 70_000)])
+        ours, foreign = packed(layer, 1 << 20), gzip.compress(archive_of([file_entry("c")]))
+        for data in (ours, foreign):
+            await box.import_(data)
+        digests = {digest_of(ours): True, digest_of(foreign): False}
+        assert all(box.blobs.find(digest) for digest in digests)
+        # only ours has a recipe to be written again from
+        [(record, digest)] = box.store.doubled()
+        assert digests[digest]
+        found = box.store.layer_blobs.find_packing(record, digest)
+        assert found is not None
+        box.store.remember_packed(record.diff_id, found)
+        await box.images.catalog.collect()
+        assert [box.blobs.find(digest) is None for digest in digests] == list(digests.values())
+        with box.store.layer_blobs.open(digest) as reader:
+            assert b"".join(iter(reader.read, b"")) == ours
+    finally:
+        box.close()

@@ -115,6 +115,7 @@ class Kept:
             self.box.users,
             self.last_use,
             self.downloads,
+            self.box.workers,
             UpkeepSettings(data_root=str(folder)),
         )
 

@@ -38,6 +38,7 @@ _MAGIC = (
     (b"BZh", BZIP2),
     (b"\xfd7zXZ\0", XZ),
 )
+_HEAD = 32
 _HASHED_ASIDE = 4 << 20
 _WORTH_A_THREAD = 64 << 10
 _MAX_ZSTD_WINDOW = 1 << 27
@@ -59,7 +60,7 @@ def file_source(fd: int, size: int = CHUNK) -> Read:
     return lambda: os.read(fd, size)
 
 
-class _Hash:
+class StreamHash:
     """SHA-256 of a stream. Of a long one the chunks are hashed in another thread while whoever reads works on
     the same chunk: both need about as long."""
 
@@ -103,15 +104,17 @@ class Decompressor:
         self.bytes_in = 0
         self.bytes_out = 0
         self._source = source
-        self._hash = _Hash() if hashed else None
+        self._hash = StreamHash() if hashed else None
         head = b""
-        while len(head) < 6:
+        while len(head) < _HEAD:
             chunk = source()
             if not chunk:
                 break
             head += chunk
         self.bytes_in += len(head)
         self._head = head
+        self.start = bytes(head[:64])
+        """The first bytes of what came."""
         self.kind = detect(head)
         self._plain = self._decoder()
 

@@ -324,6 +324,19 @@ class ImageStore:
             found |= self._blobs_of(digest)
         return found
 
+    def doubled(self) -> list[tuple[LayerRecord, str]]:
+        """Layers that are here with a recipe, and a blob beside it that may come out of them as well."""
+        found: dict[str, LayerRecord] = {}
+        for image in self._images.values():
+            for digest, chain in zip(
+                self._layer_digests(image.manifest_digest), image.chain_ids, strict=False
+            ):
+                record = self._layers.get(chain)
+                recorded = record is not None and record.archive_bytes is not None
+                if record is not None and recorded and not is_spare(record, digest, self.layers.policy):
+                    found[digest] = record
+        return [(record, digest) for digest, record in found.items()]
+
     def blob_owners(self) -> dict[str, set[str]]:
         """Digest of each blob that has to be stored -> the images that need it, or the document that leads to
         none."""

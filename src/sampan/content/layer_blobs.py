@@ -14,13 +14,13 @@ from typing import Protocol
 
 import msgspec
 
-from sampan.store.images import LayerRecord
+from sampan.store.images import LayerRecord, PackedLayer
 
 from .blobs import BlobStore
 from .compression import CHUNK
 from .errors import BlobNotFound, ContentDamaged
 from .layers import LayerBlobPolicy, LayerStore
-from .packing import CODEC, Packer
+from .packing import CODEC, Packer, is_ours
 from .recipe import Reproduction
 
 
@@ -86,6 +86,24 @@ class LayerBlobs:
             if written is None:
                 raise
             return Reproduction(written.directory, digest)
+
+    def find_packing(self, record: LayerRecord, digest: str) -> PackedLayer | None:
+        """How a stored blob comes out of its unpacked layer again, if it says that it was packed by Sampan and
+        all of its bytes come out the same. Reads and packs the whole layer: call it in a thread."""
+        stored = self._blobs.find(digest)
+        if stored is None or record.archive_bytes is None:
+            return None
+        with open(stored.path, "rb") as file:
+            if not is_ours(file.read(64)):
+                return None
+        try:
+            plain = Reproduction(self._layers.directory(record.chain_id), record.diff_id)
+            with _PackedBlob(plain, digest) as packed:
+                while packed.read():
+                    pass
+        except (FileNotFoundError, ContentDamaged):
+            return None
+        return PackedLayer(digest=digest, size_bytes=stored.size, codec=CODEC)
 
 
 def written_again(record: LayerRecord, digest: str) -> int | None:

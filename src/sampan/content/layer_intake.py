@@ -34,7 +34,7 @@ def take_layer(store: ImageStore, lease: Lease, source: Read) -> TakenLayer:
     while len(head) < _HEAD and (chunk := source()):
         head += chunk
     compression = detect(head)
-    if store.layers.records(compression):
+    if store.layers.replaces(compression):
         return _unpack(store, lease, _Tee(head, source, None), compression)
     with store.blobs.ingest() as writer:
         taken = _unpack(store, lease, _Tee(head, source, writer), compression)

@@ -25,6 +25,7 @@ from sampan.kernel.syscalls import check, libc
 from .blobs import sync_directory
 from .compression import PLAIN, Decompressor, Read
 from .errors import DigestMismatch
+from .packing import is_ours
 from .recipe import ASIDE_NAME, FILE_NAME, RecipeWriter, archive_length
 from .space import Space
 from .unpack import ArchiveLimits, TreeWriter, UnpackPolicy, UnpackResult, bounded
@@ -103,9 +104,13 @@ class LayerStore:
     def exists(self, chain_id: str) -> bool:
         return os.path.isdir(self.path(chain_id))
 
-    def records(self, compression: str) -> bool:
-        """Whether a layer that comes like this gets a recipe, instead of its blob being kept."""
+    def replaces(self, compression: str) -> bool:
+        """Whether a layer that comes like this is its own blob once it is unpacked."""
         return self.policy == "drop" or (self.policy == "auto" and compression == PLAIN)
+
+    def _records(self, plain: Decompressor) -> bool:
+        """Whether a layer gets a recipe: also one whose blob will show to be of no use only later."""
+        return self.replaces(plain.kind) or (self.policy == "auto" and is_ours(plain.start))
 
     def stage(self, source: Read, diff_id: str = "", *, trusted: bool = False) -> StagedLayer:
         """Unpack a layer, plain or compressed, out of sight.
@@ -119,7 +124,7 @@ class LayerStore:
             os.mkdir(diff, 0o755)
             os.chmod(path, 0o711)
             plain = Decompressor(source, hashed=not trusted)
-            recorded = self.records(plain.kind)
+            recorded = self._records(plain)
             result = self._unpack(path, plain, recorded)
             actual = diff_id if trusted else plain.digest
             if diff_id and actual != diff_id:

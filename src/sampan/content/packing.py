@@ -62,5 +62,5 @@ class Packer:
 
 
 def is_ours(head: bytes) -> bool:
-    """Whether a blob that begins with these 19 bytes or more says that it was packed here."""
+    """Whether a blob that begins with these 32 bytes or more says that it was packed here."""
     return head.startswith(_HEADER)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import bisect
 import errno
-import hashlib
 import operator
 import os
 import struct
@@ -26,7 +25,7 @@ from sampan.formats.tar import BadTar
 from sampan.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, open_in_root
 
 from .blobs import write_all
-from .compression import Read, zstd_source
+from .compression import Read, StreamHash, zstd_source
 from .errors import ContentDamaged, HostileArchive
 
 FILE_NAME = "recipe"
@@ -171,7 +170,7 @@ class Reproduction:
 
     def __init__(self, layer_path: str, diff_id: str, *, verified: bool = True) -> None:
         self._diff_id = diff_id
-        self._hash = hashlib.sha256() if verified else None
+        self._hash = StreamHash() if verified else None
         self._layer = os.open(layer_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._parents: dict[bytes, int] = {}
         try:

@@ -172,6 +172,7 @@ class Platform:
             RegistryUsers(self.registry),
             last_use,
             self.downloads,
+            self.workers,
             upkeep_settings(self.settings),
         )
         self._following: asyncio.Task[None] | None = None

@@ -13,6 +13,7 @@ import msgspec
 from sampan.base.clock import now_ns
 from sampan.base.crashpoints import crash_point
 from sampan.base.errors import SampanError
+from sampan.content.streams import Workers
 from sampan.formats.reference import parse_name
 from sampan.model.image import Image
 from sampan.transfer.downloads import Downloads
@@ -63,6 +64,7 @@ class ImageUpkeep:
         users: ImageUsers,
         last_use: LastUse,
         downloads: Downloads,
+        workers: Workers,
         settings: UpkeepSettings,
     ) -> None:
         self.settings = settings
@@ -73,6 +75,9 @@ class ImageUpkeep:
         self._last_use = last_use
         self._downloads = downloads
         self._one_at_a_time = asyncio.Lock()
+        self._workers = workers
+        self._settled: set[str] = set()
+        """Blobs that were looked at."""
 
     async def follow(self) -> None:
         """A round from time to time, until cancelled."""
@@ -86,6 +91,8 @@ class ImageUpkeep:
     async def collect(self, rules: Rules | None = None, *, dry_run: bool = False) -> Collection:
         """One round by ``rules``, or by those of the settings."""
         async with self._one_at_a_time:
+            if not dry_run:
+                await self._settle_blobs()
             evictions = self._plan(rules or self.settings.rules)
             if not dry_run:
                 evictions = [one for one in evictions if self._evict(one)]
@@ -98,6 +105,22 @@ class ImageUpkeep:
             downloads_reclaimed=expired,
             space_reclaimed=expired + sum(one.freed_bytes for one in evictions),
         )
+
+    async def _settle_blobs(self) -> None:
+        """Blobs that were packed by Sampan, here or elsewhere, are not needed beside their layers: find out
+        when nobody waits for it."""
+        store = self._catalog.store
+        for record, digest in store.doubled():
+            if digest in self._settled:
+                continue
+            self._settled.add(digest)
+            with store.lease() as lease:
+                lease.add(record.chain_id, digest)
+                packed = await self._workers.run(
+                    lambda record=record, digest=digest: store.layer_blobs.find_packing(record, digest)  # type: ignore[misc]
+                )
+            if packed is not None and store.layer(record.chain_id) is not None:
+                store.remember_packed(record.diff_id, packed)
 
     def _plan(self, rules: Rules) -> list[Eviction]:
         status = os.statvfs(self.settings.data_root)
