@@ -271,9 +271,17 @@ async def test_the_death_of_the_spawner_costs_nothing(box: Box, spawner: Spawner
     await process.released()
 
 
+async def test_a_spawner_that_ends_before_it_is_ready_is_replaced(box: Box, spawner: Spawner) -> None:
+    spawner.stop()
+    spawner.start()
+    os.kill(spawner.pid, signal.SIGKILL)
+    heard, _ = await box.run("sh", "-c", "echo here")
+    assert frames(heard) == {1: b"here\n"}
+
+
 async def test_a_request_that_the_dead_spawner_never_read_is_repeated(box: Box, spawner: Spawner) -> None:
     spawner.stop()  # without spare monitors
-    spawner.start()
+    spawner._await_ready()
     pidfd = os.pidfd_open(spawner.pid)
     os.kill(spawner.pid, signal.SIGSTOP)
     watcher = Watcher()

@@ -78,7 +78,10 @@ def _table(path: str, columns: int) -> list[list[str]]:
     except OSError:
         return []
     try:
-        text = os.read(fd, _LARGEST_FILE).decode("utf-8", "surrogateescape")
+        data = os.read(fd, 8192)
+        if len(data) == 8192:
+            data += os.read(fd, _LARGEST_FILE)
+        text = data.decode("utf-8", "surrogateescape")
     finally:
         os.close(fd)
     rows = []

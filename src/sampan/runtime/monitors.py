@@ -29,11 +29,12 @@ class Spawner:
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
+        self._is_ready = False
         self._spare: list[socket.socket] = []
         self.pid = 0
 
     def start(self) -> None:
-        """Fork and exec it; returns when it is ready. Costs about 60 ms once."""
+        """Fork and exec it. It needs about 0.1 s to be ready, which the first request waits for."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
@@ -49,10 +50,20 @@ class Spawner:
             theirs.close()
             if program >= 0:
                 os.close(program)
-        if ours.recv(16) != b"ready":
-            raise SpawnerLost("the spawner did not start: see the daemon's standard error")
-        ours.setblocking(False)
         self._socket = ours
+        self._is_ready = False
+
+    def _await_ready(self) -> socket.socket:
+        """Its socket. Starts one when there is none. Raises BrokenPipeError when it has ended."""
+        if self._socket is None:
+            self.start()
+        assert self._socket is not None
+        if not self._is_ready:
+            if self._socket.recv(16) != b"ready":
+                raise BrokenPipeError("the spawner ended before it was ready")
+            self._socket.setblocking(False)
+            self._is_ready = True
+        return self._socket
 
     def request(self, program: bytes, fds: list[int]) -> socket.socket:
         """Have a monitor carry out a program; the answer is the daemon's end of its control socket, not
@@ -73,8 +84,13 @@ class Spawner:
                 control.close()  # it was killed while nobody needed it
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control.setblocking(False)
-        with theirs:
+        try:
             self._send(message, [theirs.fileno(), *fds])
+        except BaseException:
+            control.close()
+            raise
+        finally:
+            theirs.close()
         return control
 
     def keep(self, control: socket.socket) -> None:
@@ -94,15 +110,16 @@ class Spawner:
         return bool(poll.poll(0))
 
     def _send(self, message: bytes, fds: list[int]) -> None:
-        if self._socket is None:
-            self.start()
-        assert self._socket is not None
         try:
-            socket.send_fds(self._socket, [message], fds)
+            socket.send_fds(self._await_ready(), [message], fds)
+            return
         except (BrokenPipeError, ConnectionResetError):
             self._reap()
-            self.start()
-            socket.send_fds(self._socket, [message], fds)
+        try:
+            socket.send_fds(self._await_ready(), [message], fds)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            self._reap()
+            raise SpawnerLost("the spawner does not start: see the daemon's standard error") from error
 
     def _reap(self) -> None:
         assert self._socket is not None

@@ -17,7 +17,7 @@ import struct
 import sys
 
 from sampan.kernel import process as proc
-from sampan.runtime import monitor
+from sampan.runtime import monitor, rehearsal
 
 
 def serve(requests: _socket.socket) -> None:
@@ -49,11 +49,12 @@ def main(fd: int) -> None:
     for number in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM):
         # ended by its daemon's socket alone, so that a signal to a whole session loses no request
         _signal.signal(number, _signal.SIG_IGN)
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # monitors are reaped by the kernel
     requests = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
+    rehearsal.rehearse()
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # monitors are reaped by the kernel
+    monitor.rehearse()
     # inherited by every monitor, which would pay for naming itself
     proc.set_name("sampan-monitor")
-    monitor.rehearse()
     gc.collect()
     gc.freeze()
     gc.disable()
