@@ -6,7 +6,6 @@ arrives, so a member's path can lead nowhere. Formats: moby ``image/spec/v1.2``,
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 from typing import cast
 
@@ -18,7 +17,7 @@ from sampan.formats.tar_reader import TarReader
 
 from .assembly import Progress, ignore_progress
 from .blobs import digest_of, is_digest
-from .compression import PLAIN, Decompressor, Read, detect
+from .compression import PLAIN, Decompressor, Read, StreamHash, detect
 from .errors import BadArchive, DigestMismatch, HostileArchive
 from .images import ImageStore, Lease
 from .layer_intake import take_layer
@@ -243,7 +242,7 @@ class _MemberSource:
 
     def digest(self) -> str:
         """Of all of it, which is read and dropped."""
-        digest = hashlib.sha256()
+        digest = StreamHash()
         while chunk := self.read():
             digest.update(chunk)
         return "sha256:" + digest.hexdigest()

@@ -88,8 +88,8 @@ class LayerBlobs:
             return Reproduction(written.directory, digest)
 
     def find_packing(self, record: LayerRecord, digest: str) -> PackedLayer | None:
-        """How a stored blob comes out of its unpacked layer again, if it says that it was packed by Sampan and
-        all of its bytes come out the same. Reads and packs the whole layer: call it in a thread."""
+        """How a stored blob comes out of its unpacked layer again, if it says that Sampan packed it and all
+        of its bytes come out the same. Reads and packs the whole layer: call it in a thread."""
         stored = self._blobs.find(digest)
         if stored is None or record.archive_bytes is None:
             return None
