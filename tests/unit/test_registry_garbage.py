@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -21,7 +25,9 @@ from tests.support.registry_content import (
     push_blob,
     push_image,
 )
+from tests.support.registry_server import open_registry
 
+from sampan.base.crashpoints import VARIABLE
 from sampan.base.errors import Unavailable
 from sampan.base.ids import new_id
 from sampan.registry.service import Registry
@@ -291,3 +297,53 @@ async def test_a_failed_run_says_why(bench: Bench) -> None:
         await bench.garbage.run()
     assert not bench.garbage.is_running
     assert (bench.garbage.last.error, bench.garbage.last.finished_ns) == ("the storage is away", 0)
+
+
+COLLECT = """
+import asyncio, pathlib, sys
+from tests.support.registry_server import open_registry
+from sampan.registry.upkeep.garbage import Garbage
+from sampan.registry.upkeep.garbage_rules import GarbageSettings
+
+async def main():
+    registry = open_registry(pathlib.Path(sys.argv[1]))
+    await Garbage(registry, GarbageSettings(grace_s=-1)).run()
+    await registry.close()
+
+asyncio.run(main())
+"""
+"""A grace time below zero: what was pushed just now is old enough."""
+
+
+async def collect_in_a_process(root: Path, *, crash_at: str = "") -> int:
+    """How it ended."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", COLLECT, str(root)),
+        env={**os.environ, "PYTHONPATH": os.getcwd(), VARIABLE: crash_at},
+    )
+    return await process.wait()
+
+
+@pytest.mark.parametrize("point", ["registry.garbage.marked", "registry.garbage.deleted"])
+async def test_a_killed_collector_leaves_what_the_next_one_and_a_push_can_use(
+    tmp_path: Path, point: str
+) -> None:
+    registry = open_registry(tmp_path)
+    await push_image(registry, "app", "1", blobs(2))
+    for data in blobs(4, start=10):
+        await push_blob(registry, "app", data)
+    await registry.close()
+    assert await collect_in_a_process(tmp_path, crash_at=point) == -signal.SIGKILL
+
+    registry = open_registry(tmp_path)
+    await push_blob(registry, "app", content(10))
+    body = manifest_of([content(10)])
+    registry.manifests.put("app", "2", body, OCI_MANIFEST, ACTOR)
+    await registry.close()
+    assert await collect_in_a_process(tmp_path) == 0
+
+    registry = open_registry(tmp_path)
+    wanted = digests([*blobs(2), content(10)])
+    assert {blob.digest async for blob in registry.storage.digests()} == wanted
+    assert {blob.digest for blob in registry.index.blobs.page("", 100)} == wanted
+    await registry.close()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sampan.base.crashpoints import crash_point
 from sampan.base.errors import SystemFailure
 from sampan.model.registry import BlobInfo, UploadInfo
-from sampan.registry.digests import ALGORITHMS, algorithm_of, digest_of
+from sampan.registry.digests import ALGORITHMS, algorithm_of, digest_of, is_digest
 from sampan.registry.errors import BlobUnknown, DigestInvalid, RangeInvalid, StorageFull, UploadUnknown
 
 if TYPE_CHECKING:
@@ -193,7 +193,8 @@ class FileBlobStorage:
     async def digests(self) -> AsyncIterator[BlobInfo]:
         for algorithm, folder in self._folders.blobs.items():
             for name in await self._folders.in_thread(os.listdir, folder):
-                info = await self.find(f"{algorithm}:{name}")
+                digest = f"{algorithm}:{name}"
+                info = await self.find(digest) if is_digest(digest) else None
                 if info is not None:
                     yield info
 

@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator
 
 from sampan.model.registry import BlobInfo, UploadInfo
 
+from ..digests import is_digest
 from ..errors import BlobUnknown, DigestInvalid
 from .bucket import Bucket, ObjectMissing, S3Settings
 from .multipart import Multiparts, Part
@@ -109,10 +110,9 @@ class S3BlobStorage:
 
     async def digests(self) -> AsyncIterator[BlobInfo]:
         async for found in self.bucket.objects(_BLOBS):
-            algorithm, _, value = found.key.removeprefix(_BLOBS).partition("/")
-            yield BlobInfo(
-                digest=f"{algorithm}:{value}", size_bytes=found.size_bytes, stored_ns=found.modified_ns
-            )
+            digest = found.key.removeprefix(_BLOBS).replace("/", ":", 1)
+            if is_digest(digest):  # else somebody else's
+                yield BlobInfo(digest=digest, size_bytes=found.size_bytes, stored_ns=found.modified_ns)
 
     # uploads
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from sampan.base.ids import ID_PATTERN
 from sampan.model.registry import UploadInfo
 
 from ..errors import DigestInvalid, RangeInvalid, UploadInvalid, UploadUnknown
@@ -170,6 +171,8 @@ class S3Uploads:
             for key, multipart, started_ns in await self._multiparts.all(UPLOADS)
         }
         for upload_id in sorted(found.keys() | multiparts.keys()):
+            if not ID_PATTERN.match(upload_id):
+                continue  # somebody else's
             objects = found.get(upload_id, [])
             multipart, started_ns = multiparts.get(upload_id, ("", 0))
             touched_ns = max([started_ns, *(item.modified_ns for item in objects)])

@@ -12,8 +12,7 @@ import contextlib
 import logging
 import os
 import sqlite3
-import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 
 import zstandard
 
@@ -57,11 +56,10 @@ class Snapshots:
         return False
 
     async def _restore(self, key: str) -> None:
-        folder = os.path.dirname(self.path)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".restore-") as place:
-            copy = os.path.join(place, "copy")
+        copy = f"{self.path}.restore"
+        with _removed(copy):
             decompressor = zstandard.ZstdDecompressor().decompressobj()
-            with open(copy, "wb") as file:  # noqa: ASYNC230 - nothing else runs yet
+            with open(copy, "wb", opener=_private) as file:  # noqa: ASYNC230 - nothing else runs yet
                 async for piece in self._bucket.read(key):
                     file.write(decompressor.decompress(piece))
                 if not decompressor.eof:
@@ -72,13 +70,10 @@ class Snapshots:
                 (verdict,) = connection.execute("PRAGMA quick_check").fetchone()
                 if verdict != "ok":
                     raise sqlite3.DatabaseError(f"damaged: {verdict}")
-            os.chmod(copy, 0o600)
-            for suffix in ("-wal", "-shm"):
-                # a log that a lost database left would be applied to this one
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.path + suffix)
+            # a log that a lost database left would be applied to this one
+            _remove(f"{self.path}-wal", f"{self.path}-shm")
             os.rename(copy, self.path)
-        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        directory = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(directory)
         finally:
@@ -90,9 +85,9 @@ class Snapshots:
             version = self._version()
             if version == self._saved_version:
                 return False
-            with tempfile.TemporaryDirectory(dir=os.path.dirname(self.path), prefix=".snapshot-") as place:
-                copy = os.path.join(place, "copy")
-                await asyncio.to_thread(_back_up, self.path, copy)
+            copy = f"{self.path}.snapshot"
+            with _removed(copy):
+                await _to_its_end(asyncio.to_thread(_back_up, self.path, copy))
                 await self._upload(f"{PREFIX}{now_ns():020d}{_SUFFIX}", copy)
             self._saved_version = version
             stale = (await self._keys())[: -max(self._bucket.settings.snapshots_kept, 1)]
@@ -139,7 +134,39 @@ class Snapshots:
         return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
 
 
+@contextlib.contextmanager
+def _removed(copy: str) -> Iterator[None]:
+    """Afterwards, and before: a killed process may have left it."""
+    leftovers = (copy, f"{copy}-journal", f"{copy}-wal", f"{copy}-shm")
+    _remove(*leftovers)
+    try:
+        yield
+    finally:
+        _remove(*leftovers)
+
+
+def _remove(*paths: str) -> None:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+async def _to_its_end(work: Coroutine[None, None, None]) -> None:
+    """A thread cannot be cancelled: what it writes to is not taken away before it has ended."""
+    job = asyncio.create_task(work)
+    try:
+        await asyncio.shield(job)
+    except asyncio.CancelledError:
+        await asyncio.wait((job,))
+        raise
+
+
 def _back_up(path: str, copy: str) -> None:
+    os.close(_private(copy, os.O_WRONLY | os.O_CREAT))
     with (
         contextlib.closing(sqlite3.connect(path)) as source,
         contextlib.closing(sqlite3.connect(copy)) as target,

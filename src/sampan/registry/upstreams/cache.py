@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 _REMEMBERED = 20_000
 """Tags and missing things, each."""
 _WARNED = 1000
-_FETCHES = 64
-"""At once; who comes then waits."""
 
 
 class UpstreamForbids(Denied):
@@ -75,7 +73,6 @@ class Cache:
         self._turns = NamedLocks()
         self._fetches: dict[tuple[str, str], Fetch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._places = asyncio.Semaphore(_FETCHES)
 
     async def close(self) -> None:
         """What is being fetched is cut off, and asked for again by the next client."""
@@ -263,7 +260,7 @@ class Cache:
 
     async def _carry_out(self, fetch: Fetch, source: Source, path: str, repository: str, digest: str) -> None:
         async def store(pieces: AsyncIterator[bytes]) -> int:
-            async with self._turns.hold(digest), self._places:
+            async with self._turns.hold(digest), source.places:
                 size = await self._adopted(source, path, repository, digest)
                 if size is None:
                     size = await self._registry.uploads.keep_copy(repository, digest, pieces)

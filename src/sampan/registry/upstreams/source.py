@@ -28,6 +28,7 @@ from .settings import UpstreamSettings, UpstreamState
 T = TypeVar("T")
 _DEFAULT_PAUSE_S = 60.0
 _LONGEST_PAUSE_S = 3600.0
+_FETCHES = 12
 _TOKENS_LIFE_S = 3600.0
 """For so long one client with its tokens, one for each repository, is used."""
 
@@ -49,6 +50,9 @@ class Source:
         self._clock = clock
         # no second attempts: a client waits, and what is here may be good enough
         self._http = Http(RegistrySettings(), attempts=1)
+        self.places = asyncio.Semaphore(_FETCHES)
+        """For blobs that are fetched at once: the connections to one host are few, and one in use for a
+        long time must not look to the next one like an upstream that does not answer."""
         self._registry: Registry | None = None
         self._made_s = 0.0
         self._away: SampanError | None = None
