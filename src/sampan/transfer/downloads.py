@@ -15,10 +15,11 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Protocol, TypeVar, TypeVarTuple, Unpack
 
+from sampan.base.crashpoints import crash_point
 from sampan.base.errors import SampanError
 from sampan.base.slots import Slots
 
@@ -38,7 +39,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
-_BATCH = 1 << 20
+_BATCH = 512 << 10
+_MOST_PENDING = 8 << 20
 _KEPT_S = 7 * 24 * 3600
 
 
@@ -118,6 +120,49 @@ class Download:
         return await asyncio.shield(self._job.task)
 
 
+class _Pending:
+    """Bytes that have come and are not written yet.
+
+    They are taken from the connection while earlier ones are being written: what its buffers hold when it is
+    cut is lost.
+    """
+
+    def __init__(self, write: Callable[[bytes], Coroutine[None, None, None]]) -> None:
+        self._write = write
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._writing: asyncio.Task[None] | None = None
+
+    async def add(self, data: bytes) -> None:
+        """Raises what writing raises."""
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size >= _MOST_PENDING or (self._writing is not None and self._writing.done()):
+            await self._written()
+        if self._writing is None and self._size >= _BATCH:
+            self._writing = asyncio.ensure_future(self._write_all(_BATCH))
+
+    async def finish(self) -> None:
+        """Until everything is written, also when the caller has been cancelled."""
+        await self._written()
+        self._writing = asyncio.ensure_future(self._write_all(1))
+        await self._written()
+
+    async def _write_all(self, least: int) -> None:
+        while self._size >= least:
+            data, self._parts, self._size = b"".join(self._parts), [], 0
+            await self._write(data)
+
+    async def _written(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                await asyncio.wait([writing])
+                raise
+
+
 class Downloads:
     def __init__(
         self,
@@ -142,6 +187,13 @@ class Downloads:
     def path(self, digest: str) -> str:
         """Where the blob is while nobody has taken it."""
         return os.path.join(self._folder, digest.removeprefix("sha256:"))
+
+    def size(self, digest: str) -> int:
+        """Bytes of the blob that are here."""
+        try:
+            return os.stat(self.path(digest)).st_size
+        except FileNotFoundError:
+            return 0
 
     def sweep(self, now_s: float | None = None) -> None:
         """At start: remove what nobody has continued for a week. Blocks."""
@@ -252,6 +304,7 @@ class Downloads:
                         self.drop(digest)
                     file.end(whole=False)
                     raise
+                crash_point("download.write.verified")
                 file.end(whole=True)
             return self.path(digest)
         finally:
@@ -316,28 +369,24 @@ class Downloads:
             if known < 0:
                 raise RegistryUnreachable("get", digest, "the registry sent another range")
             job.progress(file.size, size_bytes)
-            parts: list[bytes] = []
-            waiting = 0
+            pending = _Pending(lambda data: self._write(file, job, data, size_bytes))
+            room = size_bytes - file.size
             try:
                 async for piece in stream.chunks():
                     chunk = piece
                     if known:
                         chunk, known = piece[known:], max(known - len(piece), 0)
-                        if not chunk:
-                            continue
-                    parts.append(chunk)
-                    waiting += len(chunk)
-                    if file.size + waiting > size_bytes:
+                    room -= len(chunk)
+                    if room < 0:
                         raise ContentMismatch(f"blob {digest} is larger than the {size_bytes} bytes promised")
-                    if waiting >= _BATCH:
-                        data, parts, waiting = b"".join(parts), [], 0
-                        await self._in_thread(file.write, data)
-                        job.progress(file.size, size_bytes)
+                    await pending.add(chunk)
             finally:
-                if parts:
-                    # also what came just before a cut or a cancellation: it need not come twice
-                    file.write(b"".join(parts))
-            job.progress(file.size, size_bytes)
+                # also what came just before a cut or a cancellation: it need not come twice
+                await pending.finish()
+
+    async def _write(self, file: PartialFile, job: _Job, data: bytes, size_bytes: int) -> None:
+        await self._in_thread(file.write, data)
+        job.progress(file.size, size_bytes)
 
     async def _in_thread(self, work: Callable[[Unpack[Arguments]], T], *arguments: *Arguments) -> T:
         """Finished when this returns, also when this is cancelled: a file is written by one at a time."""

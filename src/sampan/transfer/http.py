@@ -91,7 +91,7 @@ class Http:
                 timeout=_timeout(_READ_TIMEOUT_S),
                 auto_decompress=False,
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-                read_bufsize=1 << 20,
+                read_bufsize=128 << 10,
             )
         return self._session
 

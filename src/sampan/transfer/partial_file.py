@@ -12,6 +12,7 @@ import hashlib
 import os
 import threading
 
+from sampan.base.crashpoints import crash_point
 from sampan.base.errors import Cancelled, ResourceExhausted, SampanError
 
 _BATCH = 1 << 20
@@ -71,6 +72,7 @@ class PartialFile:
                 written = os.write(self._fd, view)
                 self._hash.update(view[:written])
                 self._grow(written)
+                crash_point("download.write.grown")
                 view = view[written:]
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):

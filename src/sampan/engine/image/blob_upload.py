@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from sampan.base.crashpoints import crash_point
 from sampan.base.slots import Slots
 from sampan.content.blobs import digest_of
 from sampan.content.errors import BlobNotFound
@@ -119,6 +120,7 @@ class BlobUpload:
         digest = await to.repository.put_manifest(
             digest_of(data) if ":" in reference else reference, data, manifest.media_type
         )
+        crash_point("push.manifest.sent")
         layers = decode_manifest(data).layers
         self._sources.seen(to.name, [digest, *(layer.digest for layer in layers)])
         return Pushed(digest=digest, size_bytes=len(data))
@@ -165,6 +167,8 @@ class BlobUpload:
             if self.slots.full:
                 say(status("Waiting", layer.shown))
             async with self.slots:
+                # meanwhile another push may have learnt it
+                known = known or self._known_as(layer, True)
                 if known is not None and (there := await self._found(to, known.digest)):
                     say(status(there, layer.shown))
                     return known
@@ -202,6 +206,7 @@ class BlobUpload:
         await self._upload(to, packed, layer.shown, say)
         result = PackedLayer(digest=packed.digest, size_bytes=packed.size_bytes or 0, codec=CODEC)
         self._store.remember_packed(layer.diff_id, result)
+        crash_point("push.pack.remembered")
         return _packed_as(layer.blob, result)
 
     def _stored(self, digest: str, progress: Progress) -> OutgoingBlob:
@@ -219,6 +224,7 @@ class BlobUpload:
         )
         try:
             await upload.run()
+            crash_point("push.upload.sent")
         finally:
             await blob.close()
 

@@ -12,11 +12,12 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from sampan.base.crashpoints import crash_point
 from sampan.base.errors import Cancelled, InvalidArgument, SampanError
 from sampan.base.slots import Slots
 from sampan.content.compression import Read
@@ -143,6 +144,7 @@ class LayerFetch:
             say(status("Pulling fs layer", short(layer.blob)))
             places[place] = (layer.blob.digest, "" if known else layer.chain_id)
         wanted = {key: layers[place] for place, key in places.items()}
+        self._require_space(wanted)
         jobs: dict[_Key, _Job] = {}
         try:
             await _together(self._join(key, layer, repositories, say, jobs) for key, layer in wanted.items())
@@ -156,6 +158,13 @@ class LayerFetch:
             leaving = [asyncio.ensure_future(self._leave(key, job, say)) for key, job in jobs.items()]
             if leaving:
                 await asyncio.wait(leaving)
+
+    def _require_space(self, wanted: Mapping[_Key, WantedLayer]) -> None:
+        """What is to be fetched has to fit, and unpacked it is as large at least. Raises DiskFull."""
+        sizes = {blob: layer.blob.size for (blob, _), layer in wanted.items()}
+        missing = sum(max(size - self._downloads.size(blob), 0) for blob, size in sizes.items())
+        unpacked = sum(layer.blob.size for (_, chain), layer in wanted.items() if chain)
+        self._store.layers.space.require(missing + unpacked, "pull")
 
     def _has_blob(self, record: LayerRecord | None, digest: str) -> bool:
         """Whether it is here, or is not needed beside the layer."""
@@ -282,6 +291,7 @@ class LayerFetch:
         def stage() -> None:
             trusted = job.blob.digest == job.diff_id
             job.staged = self._store.layers.stage(read, job.diff_id, trusted=trusted)
+            crash_point("pull.unpack.staged")
 
         # those that wait for the network leave room for those that do not
         self._unpacking.resize(self._downloads.slots.limit + (os.cpu_count() or 1))

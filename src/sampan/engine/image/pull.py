@@ -12,6 +12,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 import msgspec
 
 from sampan.base.clock import now_ns
+from sampan.base.crashpoints import crash_point
+from sampan.base.errors import NotFound, SampanError
 from sampan.content.assembly import Assembled, assemble
 from sampan.content.documents import platform_of
 from sampan.content.images import ImageStore, Lease
@@ -150,6 +152,7 @@ class Puller:
         """In a thread: from here on what was fetched belongs to the store."""
         for digest, path in fetched.paths.items():
             self._store.blobs.adopt(path, digest)
+            crash_point("pull.adopt.renamed")
         self._keep_documents(lease, found)
         return assemble(
             self._store,
