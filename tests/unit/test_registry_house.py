@@ -540,6 +540,44 @@ def test_an_open_registry_is_administered_from_this_machine_alone(tmp_path: Path
         assert administer(house, "GET", "usage")["tags"] == 1
 
 
+@pytest.mark.parametrize(
+    ("proxies", "headers", "told"),
+    [
+        ([], {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https"}, ("127.0.0.1", "http")),
+        (["127.0.0.0/8"], {}, ("127.0.0.1", "http")),
+        (
+            ["127.0.0.0/8"],
+            {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https"},
+            ("192.0.2.1", "https"),
+        ),
+        (["127.0.0.1"], {"X-Forwarded-For": "6.6.6.6, 192.0.2.1, 127.0.0.1"}, ("192.0.2.1", "http")),
+        (["127.0.0.1"], {"X-Forwarded-For": "192.0.2.1, nonsense"}, ("127.0.0.1", "http")),
+    ],
+)
+def test_what_proxies_say_of_callers(
+    tmp_path: Path, proxies: list[str], headers: dict[str, str], told: tuple[str, str]
+) -> None:
+    auth = {"htpasswd": users_file(tmp_path / "users", alice="a")}
+    with (
+        RegistryHouse(tmp_path, auth=auth, trusted_proxies=proxies) as house,
+        RegistryClient(house.port) as client,
+    ):
+        realm = client.call("GET", "/v2/", headers=headers).headers["WWW-Authenticate"]
+        for _ in range(5):
+            client.call("GET", "/v2/", headers=headers | basic("alice", "wrong"))
+        refused = {
+            address: client.call(
+                "GET", "/v2/", headers=basic("alice", "wrong") | {"X-Forwarded-For": address}
+            ).status
+            for address in ("192.0.2.1", "192.0.2.9")
+        }
+        assert realm.startswith(f'Bearer realm="{told[1]}://')
+        slowed = {"192.0.2.1"} if told[0] == "192.0.2.1" else set()
+        if not proxies:
+            slowed = {"192.0.2.1", "192.0.2.9"}
+        assert {address for address, status in refused.items() if status == 429} == slowed
+
+
 async def test_two_registries_do_not_share_a_root(tmp_path: Path) -> None:
     with RegistryHouse(tmp_path) as house:
         settings = house.call(lambda one: one._settings)

@@ -71,6 +71,7 @@ def test_defaults_serve_this_machine_alone() -> None:
             "tls.client-certificates",
         ),
         ({"log-level": "loud"}, "log-level: must be one of"),
+        ({"trusted-proxies": ["lan"]}, "trusted-proxies: 'lan' does not appear to be"),
         ({"admin-socket": "here"}, "admin-socket: must be an absolute path"),
     ],
 )

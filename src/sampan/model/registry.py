@@ -122,6 +122,8 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
     host: str = ""
     """As what the client knows this registry."""
+    secure: bool = False
+    """Came by TLS."""
     method: str = ""
     """Of the request."""
 

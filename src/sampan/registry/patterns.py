@@ -45,6 +45,12 @@ class Patterns:
     def match(self, name: str) -> bool:
         return self._any or any(_compiled(text).fullmatch(name) is not None for text in self.texts)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Patterns) and other.texts == self.texts
+
+    def __hash__(self) -> int:
+        return hash(self.texts)
+
     def __bool__(self) -> bool:
         return bool(self.texts)
 

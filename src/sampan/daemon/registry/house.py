@@ -20,6 +20,7 @@ from sampan.front.registry.admin import AdminPages, Job
 from sampan.front.registry.annex import Annex, Pages
 from sampan.front.registry.app import RegistryApi
 from sampan.front.registry.browse import BrowsePages
+from sampan.front.registry.callers import Callers
 from sampan.front.registry.measuring import Metric, MetricsPages, RequestMetrics
 from sampan.front.registry.search import SearchPages
 from sampan.front.registry.tokens import TokenPages
@@ -60,7 +61,7 @@ log = logging.getLogger(__name__)
 Handle = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 DATABASE = "registry.db"
 _RELOADED = (
-    *("rules", "quotas", "immutable", "retention", "gc", "scrub", "log_level", "tls"),
+    *("rules", "quotas", "immutable", "retention", "gc", "scrub", "sparse", "log_level", "tls"),
     "auth",  # its anonymous patterns and groups; passwords are read again when their file changes
 )
 
@@ -128,9 +129,7 @@ class House:
         self.outcomes = Counter(
             "sampan_registry_webhook_notifications_total", "What became of notifications.", ("url", "outcome")
         )
-        source = Source(
-            addr=f"{socket.gethostname()}:{settings.listen[0].rpartition(':')[2]}", instance_id=new_id()[:12]
-        )
+        source = Source(addr=socket.gethostname(), instance_id=new_id()[:12])
         self.webhooks = Webhooks(
             webhooks_of(settings), source, self.outcomes, base_url=settings.public_url.rstrip("/")
         )
@@ -218,7 +217,9 @@ class House:
         ]
         if isinstance(self.access, AccessControl):
             subjects.append(TokenPages(self.access))
-        api = RegistryApi(self.registry, authenticator, {"/": Annex(subjects).answer})
+        api = RegistryApi(
+            self.registry, authenticator, {"/": Annex(subjects).answer}, Callers(settings.trusted_proxies)
+        )
         return self.requests.measured(api.handle)
 
     def metrics(self) -> Iterable[Metric]:
@@ -236,6 +237,7 @@ class House:
         if isinstance(self.access, AccessControl):
             self.access.reload(rules)
         self.gate.reload(quotas_of(settings), immutable_of(settings))
+        self.registry.connect(sparse=settings.sparse.match)
         self.retention.reload(retention_of(settings))
         self.garbage.reload(garbage_settings(settings))
         self.scrub.reload(scrub_settings(settings))

@@ -158,6 +158,8 @@ class Settings(Section, frozen=True, kw_only=True):
     admin_socket: str = "/run/sampan-registry/admin.sock"
     public_url: str = ""
     """As clients reach the registry, when a proxy is in front of it."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks whose X-Forwarded-For and -Proto are believed; "unix": who comes by a socket."""
     sparse: Patterns = Patterns(())
     """Repositories that take manifests of which parts are missing."""
     log_level: str = "info"

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from sampan.daemon.options import SettingError
+from sampan.front.registry.callers import Callers
 
 from . import values
 from .sections import Settings
@@ -106,6 +107,10 @@ def _top_problems(settings: Settings) -> list[tuple[str, str]]:
         found.append(("admin-socket", "must be an absolute path"))
     if settings.log_level not in LOG_LEVELS:
         found.append(("log-level", f"must be one of {', '.join(LOG_LEVELS)}"))
+    try:
+        Callers(settings.trusted_proxies)
+    except ValueError as error:
+        found.append(("trusted-proxies", str(error)))
     if settings.public_url and not settings.public_url.startswith(("http://", "https://")):
         found.append(("public-url", "must begin with http:// or https://"))
     return found

@@ -23,6 +23,7 @@ from sampan.registry.service import Registry
 
 from . import blobs, discovery, manifests, uploads
 from .call import Call
+from .callers import Callers
 from .errors import explain
 from .replies import error_reply
 from .routing import Handler, match
@@ -41,6 +42,7 @@ class RegistryApi:
         registry: Registry,
         authenticator: Authenticator | None = None,
         pages: Mapping[str, Handler] | None = None,
+        callers: Callers | None = None,
     ) -> None:
         """``pages``: what is served beside ``/v2/``, by the beginning of its path; the longest one wins.
 
@@ -48,6 +50,7 @@ class RegistryApi:
         """
         self._registry = registry
         self._authenticator = authenticator or OpenAuthenticator()
+        self._callers = callers or Callers()
         self._pages = sorted((pages or {}).items(), key=lambda item: -len(item[0]))
 
     async def handle(self, request: BaseRequest) -> web.StreamResponse:
@@ -55,7 +58,8 @@ class RegistryApi:
         if not raw_path.startswith("/"):
             # the absolute form, as sent to a proxy (RFC 9112, section 3.2.2)
             raw_path = "/" + raw_path.partition("://")[2].partition("/")[2]
-        call = Call(request, self._registry, self._authenticator, raw_path, query)
+        caller = self._callers.of(request)
+        call = Call(request, caller, self._registry, self._authenticator, raw_path, query)
         try:
             return await self._answer(call)
         except asyncio.CancelledError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 from urllib.parse import parse_qs
 
 from aiohttp import StreamReader
@@ -27,6 +26,10 @@ class PaginationInvalid(RegistryRefusal, InvalidArgument):
     code = "PAGINATION_NUMBER_INVALID"
 
 
+class QueryInvalid(RegistryRefusal, InvalidArgument):
+    """It has no code of the specification's own."""
+
+
 class Call:
     """What handlers see of a request. ``name`` is the repository, ``reference`` what the path names in it."""
 
@@ -46,7 +49,13 @@ class Call:
     )
 
     def __init__(
-        self, request: BaseRequest, registry: Registry, authenticator: Authenticator, path: str, query: str
+        self,
+        request: BaseRequest,
+        caller: Caller,
+        registry: Registry,
+        authenticator: Authenticator,
+        path: str,
+        query: str,
     ) -> None:
         self.request = request
         self.registry = registry
@@ -58,7 +67,7 @@ class Call:
         """What it takes to be allowed to do this."""
         self.name = ""
         self.reference = ""
-        self.caller = caller_of(request)
+        self.caller = caller
         self.identity = Identity()
         self.actor = Actor()
         self._query: dict[str, list[str]] | None = None
@@ -72,6 +81,7 @@ class Call:
             user_agent=self.request.headers.get("User-Agent", "")[:256],
             request_id=self.request.headers.get("X-Request-Id", "")[:128],
             host=self.caller.host,
+            secure=self.caller.secure,
             method=self.request.method,
         )
 
@@ -95,8 +105,12 @@ class Call:
 
     @property
     def query(self) -> dict[str, list[str]]:
+        """Raises QueryInvalid."""
         if self._query is None:
-            self._query = parse_qs(self.query_text, keep_blank_values=True, max_num_fields=QUERY_FIELDS)
+            try:
+                self._query = parse_qs(self.query_text, keep_blank_values=True, max_num_fields=QUERY_FIELDS)
+            except ValueError:
+                raise QueryInvalid(f"more than {QUERY_FIELDS} fields in the query") from None
         return self._query
 
     def text(self, key: str) -> str:
@@ -166,16 +180,3 @@ class Call:
         transport = self.request.transport
         if transport is not None and self.header("Expect").lower() == "100-continue":
             transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
-def caller_of(request: BaseRequest) -> Caller:
-    transport = request.transport
-    peer: Any = transport.get_extra_info("peername") if transport is not None else None
-    tls: Any = transport.get_extra_info("ssl_object") if transport is not None else None
-    return Caller(
-        address=str(peer[0]) if isinstance(peer, tuple) else "",
-        host=request.headers.get("Host", ""),
-        secure=tls is not None,
-        authorization=request.headers.get("Authorization", ""),
-        certificate=(tls.getpeercert() or None) if tls is not None else None,
-    )

@@ -60,7 +60,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 def envelope(event: RegistryEvent, *, event_id: str, source: Source, base_url: str = "") -> bytes:
     """The body of a notification. ``base_url``: where the registry is reached, for the target's URL."""
     kind = "blobs" if event.kind == "blob" else "manifests"
-    base_url = base_url or (f"http://{event.actor.host}" if event.actor.host else "")
+    scheme = "https" if event.actor.secure else "http"
+    base_url = base_url or (f"{scheme}://{event.actor.host}" if event.actor.host else "")
     reference = event.digest or event.tag
     url = f"{base_url}/v2/{event.repository}/{kind}/{reference}" if base_url and reference else ""
     record = Event(
