@@ -204,7 +204,15 @@ def link_elsewhere(path: Path) -> None:
     path.symlink_to("moved")
 
 
-@pytest.mark.parametrize("damage", [change, shorten, link_elsewhere, os.unlink], ids=lambda one: one.__name__)
+def make_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = [change, shorten, link_elsewhere, make_directory, os.unlink]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda one: one.__name__)
 def test_damage_of_a_file_is_found(layers: LayerStore, damage) -> None:  # type: ignore[no-untyped-def]
     layer = staged(layers, archive_of([file_entry("a/x"), file_entry("b/x")]))
     try:

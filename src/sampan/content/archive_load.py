@@ -98,6 +98,7 @@ class Archive:
             if member.digest() != member.promised:
                 raise DigestMismatch(f"wrong digest of {path}: expected {member.promised}")
             return _Member(member.promised, size, None)
+        self._store.layers.space.require(size, f"load {path}")
         if member.is_layer():
             return self._take_layer(member)
         with self._store.blobs.ingest() as writer:

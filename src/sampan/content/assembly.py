@@ -111,8 +111,12 @@ def _record(
 def _stage(store: ImageStore, diff_id: str, digest: str, progress: Progress) -> StagedLayer:
     """Unpack a layer from its blob, or from what another image has of the same layer."""
     blobs = store.layer_blobs
-    source = diff_id if blobs.find(diff_id) is not None else digest
-    size = blobs.require(source).size_bytes
+    written = store.layers.find_written(diff_id)
+    if written is not None:
+        source, size = diff_id, written.archive_bytes
+    else:
+        source = diff_id if blobs.find(diff_id) is not None else digest
+        size = blobs.require(source).size_bytes
     done = 0
     with blobs.open(source) as blob:
 

@@ -60,8 +60,7 @@ class LayerBlobs:
         for record in list(self._records.values()):
             if (size := written_again(record, digest)) is not None:
                 return LayerBlob(digest=digest, size_bytes=size)
-        written = self._layers.find_written(digest)
-        return None if written is None else LayerBlob(digest=digest, size_bytes=written.archive_bytes)
+        return None
 
     def require(self, digest: str) -> LayerBlob:
         blob = self.find(digest)
@@ -70,7 +69,11 @@ class LayerBlobs:
         return blob
 
     def open(self, digest: str) -> LayerBlobReader:
-        """A reader of the blob; hold a lease on the digest until it is closed. Raises BlobNotFound."""
+        """A reader of the blob; hold a lease on the digest until it is closed. Raises BlobNotFound.
+
+        Also of a layer that was only staged so far, which :meth:`find` does not promise: it may never become
+        part of an image.
+        """
         try:
             return _StoredBlob(self._blobs.open(digest))
         except BlobNotFound:

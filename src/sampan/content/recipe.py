@@ -42,6 +42,10 @@ _LEVEL = 1
 _CHUNK = 1 << 20
 _OPEN_PARENTS = 64
 _MAX_MOVED = 200_000
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+if os.geteuid() == 0:
+    # reading a layer leaves its files' times as they are; only their owner and root may ask for that
+    _READ |= os.O_NOATIME
 _RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
 
 
@@ -281,9 +285,7 @@ class Reproduction:
     def _data(self, path: bytes, offset: int, size: int) -> Iterator[bytes]:
         parent, _, base = path.rpartition(b"/")
         try:
-            fd = os.open(
-                base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._parent(parent)
-            )
+            fd = os.open(base, _READ, dir_fd=self._parent(parent))
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 raise
@@ -292,7 +294,10 @@ class Reproduction:
             if offset:
                 os.lseek(fd, offset, os.SEEK_SET)
             while size:
-                chunk = os.read(fd, min(size, _CHUNK))
+                try:
+                    chunk = os.read(fd, min(size, _CHUNK))
+                except OSError as error:
+                    raise self._damaged(f"{os.fsdecode(path)!r}: {os.strerror(error.errno or 0)}") from error
                 if not chunk:
                     raise self._damaged(f"{os.fsdecode(path)!r} is too short")
                 yield chunk
