@@ -22,7 +22,7 @@ from tests.support.registry_client import (
     image_manifest,
     index_of,
 )
-from tests.support.registry_server import RegistryServer
+from tests.support.registry_server import RegistryProcess, RegistryServer
 
 from sampan.front.registry import call as call_module
 from sampan.front.registry import server as server_module
@@ -95,6 +95,8 @@ def test_the_base_says_that_this_is_a_registry(client: RegistryClient) -> None:
         ("GET", "/v2/none/blobs/uploads/registry.db", 404, "BLOB_UPLOAD_UNKNOWN"),
         ("GET", "/v2/_catalog?n=many", 400, "PAGINATION_NUMBER_INVALID"),
         ("POST", "/v2/none/blobs/uploads/?digest-algorithm=md5", 400, "DIGEST_INVALID"),
+        ("GET", "/v2/none/tags/list?" + "&".join(["x"] * 500), 400, "UNSUPPORTED"),
+        ("PUT", "/v2/none/manifests/a?" + "&".join(f"tag={n}" for n in range(101)), 400, "TAG_INVALID"),
     ],
 )
 def test_what_is_wrong_has_the_specifications_code(
@@ -251,6 +253,40 @@ def test_a_large_blob_goes_out_whole_and_the_connection_stays(client: RegistryCl
     for _ in range(2):
         assert blob(client, name, digest).body == data
     assert client.call("GET", "/v2/").status == 200
+
+
+def test_blobs_go_past_this_process(
+    client: RegistryClient, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted in bytes: all of the blob, and of a part only the part."""
+    sent: list[int] = []
+
+    def counted(*arguments: int) -> int:
+        sent.append(real(*arguments))
+        return sent[-1]
+
+    real = os.sendfile
+    digest = client.push_blob(name, DATA)
+    monkeypatch.setattr(os, "sendfile", counted)
+    assert blob(client, name, digest).body == DATA
+    # the bytes may be here before the call that sent them has returned there
+    eventually(lambda: sum(sent) == len(DATA), "all of the blob is counted")
+    assert blob(client, name, digest, Range="bytes=10-19").body == DATA[10:20]
+    eventually(lambda: sum(sent) == len(DATA) + 10, "the part is counted")
+
+
+def peak_kb(process: RegistryProcess) -> int:
+    status = Path(f"/proc/{process.process.pid}/status").read_text()
+    return int(status.split("VmHWM:", 1)[1].split()[0])
+
+
+def test_memory_does_not_grow_with_blobs(tmp_path: Path) -> None:
+    small, large = os.urandom(8 << 20), os.urandom(1 << 20) * 96
+    with RegistryProcess(tmp_path) as process, RegistryClient(process.port) as client:
+        assert blob(client, REPOSITORY, client.push_blob(REPOSITORY, small)).body == small
+        before_kb = peak_kb(process)
+        assert blob(client, REPOSITORY, client.push_blob(REPOSITORY, large)).body == large
+        assert peak_kb(process) - before_kb < 16 << 10
 
 
 def test_a_blob_in_use_is_not_deleted(client: RegistryClient, name: str) -> None:

@@ -20,6 +20,7 @@ from .errors import (
     ManifestUnknown,
     PreconditionFailed,
     SizeInvalid,
+    TagInvalid,
 )
 from .names import check_tag
 
@@ -115,7 +116,9 @@ class Manifests:
         TagImmutable, QuotaExceeded, PreconditionFailed.
         """
         self._context.check_writable(repository)
-        wanted = list(dict.fromkeys(tags))[:TAGS_LIMIT]
+        wanted = list(dict.fromkeys(tags))
+        if len(wanted) > TAGS_LIMIT:
+            raise TagInvalid(f"more than {TAGS_LIMIT} tags in one push")
         digest = digest_of(body)
         if ":" in reference:
             check_digest(reference)

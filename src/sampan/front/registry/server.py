@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
+log = logging.getLogger(__name__)
 Handler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 HEAD_S = 30.0
 """A request's head has to be here so long after its first byte, the first one after the connection."""
@@ -58,6 +61,13 @@ class Connection(RequestHandler):
         self._head_timer = None
         if self._waits_for_head:
             self.force_close()
+
+    def log_exception(self, *args: Any, **kwargs: Any) -> None:
+        """What is no HTTP is answered with 400 and is the client's affair, not the log's."""
+        if isinstance(kwargs.get("exc_info"), HttpProcessingError):
+            log.debug("not HTTP: %s", kwargs["exc_info"])
+        else:
+            super().log_exception(*args, **kwargs)
 
     async def drain(self) -> None:
         """Wait until the socket has taken what was written."""
