@@ -39,6 +39,10 @@ check "a second call changes nothing" grep -q "The daemon is running already" <<
 check "the docker client works" test "$("${SAMPAN_TEST_CLIENT:-docker}" -H "$socket" run --rm busybox echo hello)" = hello
 "$SAMPAN_BIN/sampan" -H "$socket" run -d --name left-running -v volume:/data -p 127.0.0.1::80 busybox sleep 100000 >/dev/null
 check "a container runs" test "$("$SAMPAN_BIN/sampan" -H "$socket" ps -q | wc -l)" = 1
+check "the registry can be started" "$SAMPAN_BIN/sampan" registry serve --validate
+"$SAMPAN_BIN/sampan" registry htpasswd --password-stdin "$folder/users" alice <<<"a word"
+check "the registry has users" grep -q '^alice:\$2b\$' "$folder/users"
+rm "$folder/users"
 ./sampan-uninstall >/dev/null
 left=$(traces)
 check "nothing is left: ${left:-nothing}" test -z "$left"
