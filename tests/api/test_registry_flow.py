@@ -255,3 +255,72 @@ def test_crash_in_a_push(client: Client, daemon: Daemon, registry: Registry, nam
     client("push", image)
     client("rmi", image)
     assert client.line("run", "--rm", "--network", "none", image, "cat", "/file") == "changed"
+
+
+@pytest.mark.parametrize("left", ["other bytes", "another layer"])
+def test_download_that_was_damaged_on_disk(
+    client: Client, daemon: Daemon, registry: Registry, left: str
+) -> None:
+    """What the unpacker has read of it by the time the digest tells is dropped as well."""
+    registry.add_image("app", "1", [{"file": os.urandom(1 << 20)}])
+    registry.add_image("app", "2", [{"other": b"x" * (1 << 20)}])
+    [layer], [other] = registry.layers_of("app", "1"), registry.layers_of("app", "2")
+    data = b"damaged" if left == "other bytes" else registry.blobs[other]
+    (daemon.data_root / "downloads" / layer[7:]).write_bytes(data)
+    client("pull", f"{registry.host}/app:1")
+    assert unfinished(daemon) == []
+    [chain] = [one for one in (daemon.data_root / "layers").iterdir() if (one / "diff/file").exists()]
+    assert not (chain / "diff/other").exists()
+
+
+def test_bounds_change_while_the_daemon_runs(
+    new_daemon: Callable[..., Daemon], registry: Registry, tmp_path: Path
+) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_text('{"max-concurrent-downloads": 1}')
+    daemon = new_daemon("--bridge", "none", "--config-file", str(file), "--layer-blobs", "drop")
+    client = Client(daemon.host)
+    registry.add_image("app", "1", [{f"file{number}": os.urandom(200_000)} for number in range(4)])
+    registry.faults.stall_after_bytes = 100_000
+    process = client.popen("pull", f"{registry.host}/app:1")
+    eventually(registry.stalled.is_set, "the first download", 20)
+    eventually(lambda: registry.count("GET", "/blobs/") == 2, "the config and one layer", 20)
+    file.write_text('{"max-concurrent-downloads": 3}')
+    os.kill(daemon.pid, signal.SIGHUP)
+    eventually(lambda: registry.count("GET", "/blobs/") == 4, "two more", 20)
+    assert registry.most_at_once == 3
+    registry.faults.stall_after_bytes = 0
+    registry.released.set()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    layer_that_is_not_kept_is_pushed(client, registry)
+    daemon.stop()
+
+
+def layer_that_is_not_kept_is_pushed(client: Client, registry: Registry) -> None:
+    """From where it came; when it is not there any more, newly packed."""
+    name = f"{registry.host}/app:1"
+    [digest] = [
+        line.split()[1] for line in client("pull", name).out.splitlines() if line.startswith("Digest")
+    ]
+    with Registry() as second, Registry() as third:
+        client("tag", name, f"{second.host}/app:1")
+        assert client("push", f"{second.host}/app:1").out.splitlines()[-1].split()[2] == digest
+        assert second.manifests["app"]["1"] == registry.manifests["app"]["1"]
+        for one in (registry, second):
+            one.linked.clear()
+        client("tag", name, f"{third.host}/app:1")
+        lines = client("push", f"{third.host}/app:1").out.splitlines()
+        assert sum("packed anew" in line for line in lines) == 4
+        assert lines[-1].split()[2] != digest
+        client("rmi", name, f"{second.host}/app:1", f"{third.host}/app:1")
+        assert "Pull complete" in client("pull", f"{third.host}/app:1").out
+
+
+def test_pull_that_does_not_fit(new_daemon: Callable[..., Daemon], registry: Registry) -> None:
+    daemon = new_daemon("--bridge", "none", "--min-free-space", "1000t")
+    registry.add_image("app", "1", [{"file": os.urandom(100_000)}])
+    refused = Client(daemon.host)("pull", f"{registry.host}/app:1", code=1)
+    assert "no space left on device" in refused.err
+    assert registry.count("GET", "/blobs/") == 1
+    daemon.stop()

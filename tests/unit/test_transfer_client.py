@@ -296,6 +296,56 @@ async def test_one_of_two_who_leaves_does_not_stop_the_other(
     assert server.blob_bytes == len(data)
 
 
+async def test_other_credentials_may_do(registries: Registries, tmp_path: Path) -> None:
+    """Who joins a download tries with what they have when it fails with what the first one had."""
+    data = os.urandom(1000)
+    with Registry(users={"ada": "secret"}) as private:
+        digest = str(private.add_blob("a/b", data)["digest"])
+        nobody = await repository(registries, private)
+        ada = await repository(registries, private, who=ADA)
+        shared = downloads(tmp_path)
+        both = await asyncio.gather(
+            shared.fetch(digest, len(data), [nobody], ignore),
+            shared.fetch(digest, len(data), [ada], ignore),
+            return_exceptions=True,
+        )
+    assert isinstance(both[0], NoCredentials)
+    assert Path(str(both[1])).read_bytes() == data
+
+
+async def test_who_comes_while_the_last_one_leaves(
+    registries: Registries, server: Registry, blob: tuple[str, bytes], tmp_path: Path
+) -> None:
+    digest, data = blob
+    target = await repository(registries, server)
+    shared = downloads(tmp_path)
+    server.faults.stall_after_bytes = 1 << 20
+    leaves = asyncio.ensure_future(shared.fetch(digest, len(data), [target], ignore))
+    await asyncio.to_thread(server.stalled.wait, 10)
+    server.faults.stall_after_bytes = 0
+    leaves.cancel()
+    await asyncio.sleep(0)
+    comes = asyncio.ensure_future(shared.fetch(digest, len(data), [target], ignore))
+    assert Path(await comes).read_bytes() == data
+    with pytest.raises(asyncio.CancelledError):
+        await leaves
+    never = asyncio.ensure_future(shared.fetch(digest, len(data), [target], ignore))
+    never.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await never
+    assert Path(await shared.fetch(digest, len(data), [target], ignore)).read_bytes() == data
+
+
+async def test_proxy_is_asked_for_the_rest_of_the_world(server: Registry) -> None:
+    server.add_image("a/b", "1", [{"file": b"x"}])
+    settings = RegistrySettings(insecure=("registry.invalid",), http_proxy=f"http://{server.host}")
+    registries = Registries(settings, attempts=1)
+    [target] = await registries.repositories("registry.invalid", "a/b", NOBODY)
+    assert await target.tags() == ["1"]
+    assert [one["Host"] for one in server.headers][-1] == "registry.invalid"
+    await registries.close()
+
+
 async def test_another_address_takes_over(
     registries: Registries, server: Registry, blob: tuple[str, bytes], tmp_path: Path
 ) -> None:

@@ -192,7 +192,12 @@ class Platform:
             sources,
         )
         self.uploads = BlobUpload(
-            self.image_store, sources, self.workers, limit=settings.max_concurrent_uploads, attempts=attempts
+            self.image_store,
+            sources,
+            self.registries,
+            self.workers,
+            limit=settings.max_concurrent_uploads,
+            attempts=attempts,
         )
         pusher = Pusher(images.catalog, self.registries, self.events, self.uploads)
         self.transfers = Transfers(puller, pusher, self.registries)

@@ -41,6 +41,13 @@ class BlobSourceTable:
         )
         return [str(path) for (path,) in rows]
 
+    def places(self, digest: str) -> list[tuple[str, str]]:
+        """Registries and paths that have the blob, the one seen last first."""
+        rows = self._db.rows(
+            "SELECT domain, path FROM blob_source WHERE digest = ? ORDER BY seen_ns DESC", (digest,)
+        )
+        return [(str(domain), str(path)) for domain, path in rows]
+
     def exists(self, digest: str) -> bool:
         return bool(self._db.rows("SELECT 1 FROM blob_source WHERE digest = ? LIMIT 1", (digest,)))
 

@@ -176,10 +176,11 @@ class Repository:
             raise ContentMismatch(f"image config verification failed for digest {digest}")
         return data
 
-    async def has_blob(self, digest: str) -> bool:
-        """Raises RegistryRefused for anything but yes and no."""
+    async def has_blob(self, digest: str, *, to_push: bool = True) -> bool:
+        """Raises RegistryRefused for anything but yes and no. Who pushes asks with the rights to push."""
+        scope = self._push if to_push else self._pull
         async with self.registry.send(
-            "HEAD", f"/v2/{self.path}/blobs/{digest}", scope=self._push, wanted=(200, 404)
+            "HEAD", f"/v2/{self.path}/blobs/{digest}", scope=scope, wanted=(200, 404)
         ) as response:
             return response.status == 200
 

@@ -21,6 +21,10 @@ class BlobSources:
         self._table.put(dict.fromkeys(digests), name.domain, name.path, now)
         self._table.forget(now - _KEPT_NS)
 
+    def places(self, digest: str) -> list[tuple[str, str]]:
+        """Registries and repositories that had it, the latest first."""
+        return self._table.places(digest)
+
     def known(self, digest: str) -> bool:
         """Whether any registry is known to have had it."""
         return self._table.exists(digest)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -23,15 +24,20 @@ from sampan.content.streams import Workers
 from sampan.formats.reference import ImageName
 from sampan.model.image import Descriptor
 from sampan.store.images import PackedLayer
-from sampan.transfer.errors import MANIFEST_BLOB_UNKNOWN, RegistryRefused
+from sampan.transfer.credentials import NOBODY
+from sampan.transfer.errors import MANIFEST_BLOB_UNKNOWN, RegistryRefused, RegistryUnreachable
+from sampan.transfer.registries import Registries
 from sampan.transfer.repository import Repository
 from sampan.transfer.uploads import Upload
 
 from .blob_sources import BlobSources
-from .outgoing import OutgoingBlob, PackedBlob, Progress
+from .outgoing import OutgoingBlob, PackedBlob, Progress, RemoteBlob
 from .progress import Meter, Say, status
 
+log = logging.getLogger(__name__)
+
 _FIRST_WAIT_S = 1.0
+_PACKED_ANEW = "The packed layer is not kept here, and is packed anew"
 _PACKED = {OCI_LAYER: f"{OCI_LAYER}+gzip", DOCKER_LAYER: f"{DOCKER_LAYER}.gzip"}
 _decode_document = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -75,13 +81,21 @@ class BlobUpload:
     """What all pushes share."""
 
     def __init__(
-        self, store: ImageStore, sources: BlobSources, workers: Workers, *, limit: int, attempts: int
+        self,
+        store: ImageStore,
+        sources: BlobSources,
+        registries: Registries,
+        workers: Workers,
+        *,
+        limit: int,
+        attempts: int,
     ) -> None:
         self.slots = Slots(limit)
         """May be resized while uploads go on."""
         self.attempts = attempts
         self._store = store
         self._sources = sources
+        self._registries = registries
         self._workers = workers
         self._sending: dict[tuple[str, str, str], asyncio.Event] = {}
 
@@ -201,6 +215,10 @@ class BlobUpload:
         if known is not None and blobs.find(known.digest) is not None:
             await self._upload(to, self._stored(known.digest, meter), layer.shown, say)
             return known
+        if known is not None and layer.blob.digest != layer.diff_id:
+            if await self._relay(say, to, layer, known):
+                return known
+            say(status(f"{_PACKED_ANEW}: its digest changes", layer.shown))
         plain = blobs.require(layer.diff_id)
         packed = PackedBlob(self._workers, lambda: blobs.open(layer.diff_id), plain.size_bytes, meter)
         await self._upload(to, packed, layer.shown, say)
@@ -209,12 +227,33 @@ class BlobUpload:
         crash_point("push.pack.remembered")
         return _packed_as(layer.blob, result)
 
+    async def _relay(self, say: Say, to: Destination, layer: OutgoingLayer, blob: Descriptor) -> bool:
+        """Send what is not kept here from where it came from. False when nobody gives it to us any more."""
+        for domain, path in self._sources.places(blob.digest):
+            if domain == to.name.domain:
+                sources = [Repository(to.repository.registry, path)]
+            else:
+                sources = await self._registries.repositories(domain, path, NOBODY)
+            for source in sources:
+                try:
+                    if not await source.has_blob(blob.digest, to_push=False):
+                        continue
+                except (RegistryRefused, RegistryUnreachable) as error:
+                    log.info("layer %s cannot be had from %s: %s", blob.digest, path, error.message)
+                    continue
+                remote = RemoteBlob(source, blob.digest, blob.size, Meter(say, "Pushing", layer.shown))
+                await self._upload(to, remote, layer.shown, say)
+                return True
+        return False
+
     def _stored(self, digest: str, progress: Progress) -> OutgoingBlob:
         blobs = self._store.layer_blobs
         size = blobs.require(digest).size_bytes
         return OutgoingBlob(self._workers, lambda: blobs.open(digest), digest, size, progress)
 
-    async def _upload(self, to: Destination, blob: OutgoingBlob, shown: str, say: Say | None = None) -> None:
+    async def _upload(
+        self, to: Destination, blob: OutgoingBlob | RemoteBlob, shown: str, say: Say | None = None
+    ) -> None:
         def retrying(seconds: int) -> None:
             if say is not None:
                 say(status(f"Retrying in {seconds} second{'s' if seconds > 1 else ''}", shown))

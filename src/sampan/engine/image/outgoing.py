@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +11,7 @@ from typing import Protocol
 from sampan.content.layer_blobs import LayerBlobReader
 from sampan.content.packing import Packer
 from sampan.content.streams import Workers
+from sampan.transfer.repository import Repository
 
 Progress = Callable[[int, int], None]
 
@@ -69,6 +71,32 @@ class OutgoingBlob:
             reader, self._reader = self._reader, None
             if reader is not None:
                 reader.close()
+
+
+class RemoteBlob:
+    """A blob that is not kept here, on its way from one repository to another. Nothing of it is stored: who
+    receives it checks its digest."""
+
+    def __init__(self, source: Repository, digest: str, size_bytes: int, progress: Progress) -> None:
+        self.digest = digest
+        self.size_bytes: int | None = size_bytes
+        self._source = source
+        self._progress = progress
+
+    async def chunks(self, offset: int) -> AsyncIterator[bytes]:
+        """Raises what the source answers."""
+        async with self._source.blob(self.digest, offset) as stream:
+            done = stream.offset
+            async with contextlib.aclosing(stream.chunks()) as chunks:
+                async for chunk in chunks:
+                    start = max(offset - done, 0)
+                    done += len(chunk)
+                    if start < len(chunk):
+                        yield chunk[start:] if start else chunk
+                        self._progress(done, self.size_bytes or done)
+
+    async def close(self) -> None:
+        """There is nothing to let go of."""
 
 
 class PackedBlob(OutgoingBlob):
