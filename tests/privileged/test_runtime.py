@@ -20,7 +20,7 @@ from tests.support.runtime_box import Box, Watcher, frames, groups, make_tree
 from sampan.model.launch import (
     ExecRequest,
 )
-from sampan.model.oci import Process
+from sampan.model.oci import Process, Root
 from sampan.runtime import client
 from sampan.runtime.client import RuntimeClient
 from sampan.runtime.errors import MonitorLost, StartFailed
@@ -88,6 +88,17 @@ async def test_capabilities_are_exactly_those_asked_for(box: Box) -> None:
     sets = dict(line.split(":\t") for line in frames(heard)[1].decode().splitlines())
     wanted = f"{1 << 0 | 1 << 5 | 1 << 6 | 1 << 7:016x}"
     assert (sets["CapBnd"], sets["CapEff"], sets["CapInh"]) == (wanted, wanted, "0" * 16)
+
+
+async def test_a_missing_working_directory_is_made_below_a_read_only_root(box: Box) -> None:
+    request = box.request("sh", "-c", "pwd; mkdir /more || echo refused")
+    assert request.spec.process is not None
+    process = msgspec.structs.replace(request.spec.process, cwd="/new/place")
+    spec = msgspec.structs.replace(request.spec, process=process, root=Root(path="/", readonly=True))
+    watcher = Watcher()
+    running = await box.client.launch(msgspec.structs.replace(request, spec=spec), [watcher])
+    assert frames(await watcher.everything())[1] == b"/new/place\nrefused\n"
+    await running.released()
 
 
 async def test_masked_and_read_only_paths(box: Box) -> None:

@@ -332,13 +332,33 @@ async def test_update(engine: Engine) -> None:
     assert stored.container.host.memory == 300
 
 
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "gone"), OSError(19, "no such device")])
+async def test_an_update_that_meets_the_end_is_a_conflict(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    await engine.run("web")
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(engine.cgroups, "update", refuse)
+    with pytest.raises(Conflict, match="not running any more"):
+        await engine.containers.update("web", HostConfigUpdate(cpu_shares=7))
+    assert (await engine.containers.inspect("web")).record.host.cpu_shares == 0
+
+
 async def test_rm_link(engine: Engine) -> None:
     await engine.create("database")
     await engine.create("app", links=["database:db"])
+    names = {view.record.name: view.aliases for view in engine.containers.list(all=True)}
+    assert names == {"database": ["/app/db"], "app": []}
+    (view,) = engine.containers.list(all=True, filters={"name": ["^/app/db$"]})
+    assert view.record.name == "database"
     with pytest.raises(Conflict, match="cannot remove the default link name"):
         await engine.containers.remove("app", link=True)
     await engine.containers.remove("/app/db", link=True)
     assert (await engine.containers.inspect("app")).record.host.links is None
+    assert [view.aliases for view in engine.containers.list(all=True)] == [[], []]
     assert len(engine.registry) == 2
 
 

@@ -311,6 +311,14 @@ async def test_nulls_bare_strings_and_lower_case_names_are_understood(api: Api) 
         (b"{", "invalid JSON: "),
         (b'{"Image": 5}', "invalid JSON: json: cannot unmarshal: Expected `str`, got `int` - at `$.Image`"),
         (b'{"HostConfig": {"Memory": "much"}}', "invalid JSON: json: cannot unmarshal"),
+        (
+            b'{"HostConfig": {"Memory": 9223372036854775808}}',
+            "invalid JSON: json: cannot unmarshal number 9223",
+        ),
+        (
+            b'{"HostConfig": {"PidsLimit": -9223372036854775809}}',
+            "invalid JSON: json: cannot unmarshal number",
+        ),
         (b"", "invalid JSON: got EOF while reading request body"),
     ],
 )

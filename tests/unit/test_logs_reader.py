@@ -208,6 +208,33 @@ async def test_following_goes_on_with_the_oldest_file_when_rotation_overtook_it(
     assert left.endswith(b"line 99\n")
 
 
+async def test_a_slow_follower_loses_nothing_to_rotation(path: Path) -> None:
+    """Nothing is read while the log is rotated past everything it keeps, but its ticks are taken."""
+    writer = JsonFileWriter(str(path), max_size_bytes=1000, max_files=2)
+    writer.write(b"first\n", "stdout")
+    ticks: asyncio.Queue[bool] = asyncio.Queue()
+    looked = asyncio.Event()
+
+    async def follow() -> AsyncIterator[None]:
+        while await ticks.get():
+            yield None
+            looked.set()
+
+    chunks = LogReader().read(str(path), **{**DEFAULTS, "follow": follow()})
+    assert await read_to(chunks, b"first\n") == b"first\n"
+    writer.write(b"second\n", "stdout")
+    ticks.put_nowait(True)
+    assert await read_to(chunks, b"second\n") == b"second\n"
+    for number in range(100):
+        writer.write(b"line %d\n" % number, "stdout")
+        looked.clear()
+        ticks.put_nowait(True)
+        await asyncio.wait_for(looked.wait(), 30)
+    writer.close()
+    ticks.put_nowait(False)
+    assert await read_rest(chunks) == b"".join(b"line %d\n" % number for number in range(100))
+
+
 async def test_a_follower_that_leaves_gives_back_its_watch(path: Path) -> None:
     path.touch()
     watcher = LogWatcher()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from .files import LogPart, open_all, successor
 from .render import LogQuery, Renderer
+
+_MOST_OPEN = 32
 
 
 class LogReader:
@@ -50,8 +53,9 @@ class LogReader:
             async for chunk in _backlog(parts, renderer):
                 yield chunk
             if follow is not None:
-                async for chunk in _follow(path, parts, renderer, follow):
-                    yield chunk
+                async with aclosing(_follow(path, parts, renderer, follow)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
         finally:
             for part in parts:
                 part.close()
@@ -81,33 +85,60 @@ async def _drain(part: LogPart, renderer: Renderer) -> AsyncIterator[bytes]:
 
 async def _follow(
     path: str, parts: list[LogPart], renderer: Renderer, follow: AsyncIterator[None]
-) -> AsyncIterator[bytes]:
-    running = True
-    while not renderer.finished:
-        async for chunk in _catch_up(path, parts, renderer):
-            yield chunk
-        if not running or renderer.finished:
-            return
-        try:
-            await anext(follow)
-        except StopAsyncIteration:
-            running = False
+) -> AsyncGenerator[bytes, None]:
+    """Ticks are taken by a task of their own, so that files are opened as they are begun, also while a slow
+    client keeps this from reading: rotation takes no line from it then."""
+    wake = asyncio.Event()
+    ticks = asyncio.create_task(_open_as_begun(path, parts, follow, wake))
+    ticks.add_done_callback(lambda _: wake.set())
+    try:
+        while not renderer.finished:
+            has_ended = ticks.done()
+            wake.clear()
+            async for chunk in _catch_up(path, parts, renderer):
+                yield chunk
+            if has_ended or renderer.finished:
+                break
+            if not ticks.done():
+                await wake.wait()
+        if ticks.done():
+            ticks.result()
+    finally:
+        ticks.cancel()
+        await asyncio.wait([ticks])
+
+
+async def _open_as_begun(
+    path: str, parts: list[LogPart], follow: AsyncIterator[None], wake: asyncio.Event
+) -> None:
+    async for _ in follow:
+        _open_new(path, parts)
+        wake.set()
+
+
+def _open_new(path: str, parts: list[LogPart]) -> None:
+    """Add the files that were begun after the last known one. Those that a reader has not come to keep
+    their space on disk, so there is a bound; beyond it the oldest that is left comes next."""
+    if not parts:
+        parts.extend(open_all(path))
+    while parts and len(parts) < _MOST_OPEN and (following := successor(path, parts[-1])) is not None:
+        parts.append(following)
 
 
 async def _catch_up(path: str, parts: list[LogPart], renderer: Renderer) -> AsyncIterator[bytes]:
     """What was appended, through any number of rotations."""
-    if not parts:
-        parts.extend(open_all(path))
+    _open_new(path, parts)
     while parts:
         # asked first: once there is a successor, nothing more is written to this one
-        following = successor(path, parts[-1])
-        parts[-1].follow_to_end()
-        async for chunk in _drain(parts[-1], renderer):
+        has_successor = len(parts) > 1
+        parts[0].follow_to_end()
+        async for chunk in _drain(parts[0], renderer):
             yield chunk
-        if following is None:
+        if has_successor:
+            parts.pop(0).close()
+        _open_new(path, parts)
+        if len(parts) < 2 and not has_successor:
             return
-        parts.append(following)
-        parts.pop(0).close()
 
 
 def _keep_tail(parts: list[LogPart], lines: int) -> list[LogPart]:

@@ -102,11 +102,7 @@ def plan_launch(request: LaunchRequest, host: Host) -> Program:
     operations += _network_operations(request, bool(flags & proc.CLONE_NEWNET))
     operations += [["sysctl", key, value] for key, value in linux.sysctl.items()]
     if flags & proc.CLONE_NEWNS:
-        operations += [["read-only", path] for path in linux.readonly_paths]
-        operations += [["mask", path] for path in linux.masked_paths]
-        root = spec.root
-        spread = mountoptions.PROPAGATION.get(linux.rootfs_propagation, 0)
-        operations.append(["pivot", bool(root and root.readonly), spread])
+        operations += _last_root_operations(spec, process)
     operations.append(["keyring", request.id])
     operations += _process_operations(process, request.user, request.extra_groups, request.seccomp_bpf, host)
     oom = host.layout.directory("memory", linux.cgroups_path) if "memory" in _memory_hosts(host) else ""
@@ -270,6 +266,18 @@ def _root_operations(request: LaunchRequest, host: Host) -> list[Operation]:
     if spec.process is not None and spec.process.terminal:
         stdio = request.stdio
         operations.append(["console", stdio.console_height, stdio.console_width])
+    return operations
+
+
+def _last_root_operations(spec: RuntimeSpec, process: Process) -> list[Operation]:
+    linux, root = spec.linux, spec.root
+    operations: list[Operation] = [["read-only", path] for path in linux.readonly_paths]
+    operations += [["mask", path] for path in linux.masked_paths]
+    read_only = bool(root and root.readonly)
+    if read_only:
+        # an image's WORKDIR may not be there yet
+        operations.append(["directory", process.cwd, 0o755])
+    operations.append(["pivot", read_only, mountoptions.PROPAGATION.get(linux.rootfs_propagation, 0)])
     return operations
 
 

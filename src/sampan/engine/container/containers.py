@@ -82,6 +82,8 @@ class Containers:
         """Newest first. ``size`` measures here and now: for many containers, await :meth:`with_size`."""
         listing = Listing(self._ledger.registry, filters or {}, self._ancestors, all_=all)
         views = [self._ledger.view(entry) for entry in listing.select(limit)]
+        if listing.aliases:
+            views = [_with_aliases(view, listing.aliases) for view in views]
         return [self._sized(view, self._size_rw(view)) for view in views] if size else views
 
     async def with_size(self, view: ContainerView) -> ContainerView:
@@ -223,3 +225,8 @@ class Containers:
     async def close(self) -> None:
         """The daemon ends; containers do not."""
         await self._verbs.supervision.close()
+
+
+def _with_aliases(view: ContainerView, aliases: dict[str, list[str]]) -> ContainerView:
+    found = aliases.get(view.record.id)
+    return msgspec.structs.replace(view, aliases=found, revision=0) if found else view

@@ -51,6 +51,18 @@ def resolve_links(record: Container, registry: Registry) -> list[tuple[str, Entr
     return resolved
 
 
+def aliases(registry: Registry) -> dict[str, list[str]]:
+    """By container id: ``/web/db`` for each link that container ``web`` has to it as ``db``."""
+    found: dict[str, list[str]] = {}
+    for entry in registry.linking.values():
+        for text in entry.record.host.links or ():
+            name, alias = parse_link(text)
+            other = registry.find(name)
+            if other is not None:
+                found.setdefault(other.id, []).append(f"/{entry.name}/{alias}")
+    return found
+
+
 def link_address(entry: Entry) -> str:
     endpoints = entry.run.endpoints.values() if entry.run is not None else ()
     return next((endpoint.ip_address for endpoint in endpoints if endpoint.ip_address), "")

@@ -9,6 +9,7 @@ from sampan.engine.filters import Filters, InvalidFilter
 from sampan.model.container import Container
 
 from .lifecycle import ALIVE
+from .links import aliases
 from .publish import with_protocol
 from .registry import AmbiguousPrefix, Entry, NoSuchContainer, Registry
 
@@ -56,6 +57,8 @@ class Listing:
         self._before = self._named("before")
         self._since = self._named("since")
         self._ids = self._matched_ids()
+        self.aliases = aliases(registry) if registry.linking else {}
+        """By container id: the names that legacy links give it."""
         self._images = {id_ for ref in filters.get("ancestor") for id_ in ancestors(ref)}
         self._published = _ports(filters, "publish")
         self._exposed = _ports(filters, "expose")
@@ -105,7 +108,7 @@ class Listing:
             return True
         record = entry.record
         return (
-            (filters.pattern("name", f"/{record.name}") or filters.pattern("name", record.name))
+            self._name_matches(entry)
             and (self._ids is None or entry.id in self._ids)
             and not ("is-task" in filters and self._only_tasks)
             and filters.labels("label", record.config.labels)
@@ -116,6 +119,10 @@ class Listing:
             and self._network_matches(entry)
             and self._ports_match(entry)
         )
+
+    def _name_matches(self, entry: Entry) -> bool:
+        names = (f"/{entry.name}", entry.name, *self.aliases.get(entry.id, ()))
+        return any(self._filters.pattern("name", name) for name in names)
 
     def _state_matches(self, entry: Entry) -> bool:
         life = entry.life

@@ -131,6 +131,8 @@ class Registry:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._ids: dict[str, str] = {}
+        self.linking: dict[str, Entry] = {}
+        """By id those that were made with legacy links, which are few: listings look for what they link."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -149,9 +151,12 @@ class Registry:
     def insert(self, entry: Entry) -> None:
         self._entries[entry.id] = entry
         self._ids[entry.name] = entry.id
+        if entry.record.host.links:
+            self.linking[entry.id] = entry
 
     def delete(self, entry: Entry) -> None:
         self._entries.pop(entry.id, None)
+        self.linking.pop(entry.id, None)
         if self._ids.get(entry.name) == entry.id:
             del self._ids[entry.name]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 import msgspec
@@ -98,7 +99,16 @@ class Reviser:
             if entry.run is not None:
                 try:
                     self._cgroups.update(entry.run.cgroup_path, self._resources_of(host))
+                except (FileNotFoundError, ProcessLookupError) as error:
+                    # it has ended, which its watcher records once it has this lock
+                    raise Conflict(
+                        f"Cannot update container {entry.id}: it is not running any more"
+                    ) from error
                 except OSError as error:
+                    if error.errno == errno.ENODEV:  # the file of a group that is being removed
+                        raise Conflict(
+                            f"Cannot update container {entry.id}: it is not running any more"
+                        ) from error
                     raise SystemFailure(f"Cannot update container {entry.id}: {error}") from error
             self._ledger.replace_record(entry, msgspec.structs.replace(entry.record, host=host))
             self._ledger.publish(entry, "update")

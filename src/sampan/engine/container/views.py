@@ -64,7 +64,10 @@ class ContainerView(msgspec.Struct, frozen=True, kw_only=True):
     graph: dict[str, str] = {}
     """LowerDir, UpperDir, WorkDir, MergedDir."""
     image_manifest_digest: str = ""
+    aliases: list[str] = []
+    """What containers that have legacy links to this one call it, ``/web/db``; in listings only."""
     revision: int = 0
+    """Views of one revision are the same; 0 is compared with nothing."""
 
 
 class WaitResult(msgspec.Struct, frozen=True, kw_only=True):

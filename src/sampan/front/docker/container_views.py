@@ -354,7 +354,7 @@ def render_summary(view: ContainerView, version: int, image: str, status: str) -
     record = view.record
     result: dict[str, Any] = {
         "Id": record.id,
-        "Names": [f"/{record.name}"] if record.name else [],
+        "Names": [f"/{record.name}", *view.aliases] if record.name else [],
         "Image": image,
         "ImageID": record.image_id,
         "Command": render_command(record),

@@ -6,6 +6,7 @@ docker client never needs the second reading, docker-py (which sends null for wh
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from functools import lru_cache
@@ -25,6 +26,9 @@ class InvalidBody(InvalidArgument):
     def __init__(self, reason: str) -> None:
         super().__init__(f"invalid JSON: {reason}")
 
+
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+"""Go's int64 ends at 9223372036854775807; most bodies have no number that long."""
 
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
@@ -46,6 +50,8 @@ def decode_body(body: bytes, kind: type[T]) -> T:
     """``body`` as ``kind``. Raises InvalidBody with Docker's prefix."""
     if not body:
         raise InvalidBody("got EOF while reading request body")
+    if _LONG_NUMBER.search(body):
+        return _decode_leniently(body, kind)
     try:
         return _decoder(kind).decode(body)  # type: ignore[no-any-return]
     except msgspec.ValidationError:
@@ -78,6 +84,8 @@ def _fitted(value: Any, kind: Any) -> Any:
     """``value`` with nulls dropped and names corrected where ``kind`` is or contains a struct."""
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return _fitted_struct(value, kind) if isinstance(value, dict) else value
+    if kind is int and isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise InvalidBody(f"json: cannot unmarshal number {value} into Go value of type int64")
     origin = typing.get_origin(kind)
     if origin is typing.Union or origin is types.UnionType:
         if value is None:
