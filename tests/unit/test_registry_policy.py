@@ -240,7 +240,7 @@ def hooks(receiver: Receiver, **settings: Any) -> tuple[Webhooks, metrics.Counte
 async def test_a_notification_is_signed_and_says_what_happened(receiver: Receiver) -> None:
     made, outcomes = hooks(receiver, secret=b"secret", headers={"Authorization": "Bearer t"})
     made.happened(event())
-    await made.close()
+    await made.close(patience_s=60)
     [body] = receiver.bodies
     [headers] = receiver.headers
     assert headers[SIGNATURE] == "sha256=" + hmac.new(b"secret", body, hashlib.sha256).hexdigest()
@@ -276,7 +276,7 @@ async def test_a_webhook_hears_of_what_it_asked_for_alone(receiver: Receiver) ->
     made.happened(event(action="delete", repository="other/a"))
     made.happened(event(action="delete", kind="blob"))
     made.happened(event(action="delete", digest="sha256:2"))
-    await made.close()
+    await made.close(patience_s=60)
     assert [json.loads(body)["events"][0]["target"]["digest"] for body in receiver.bodies] == ["sha256:2"]
 
 
@@ -285,7 +285,7 @@ async def test_failures_are_tried_again_and_refusals_are_not(receiver: Receiver,
     receiver.statuses = [500, 429, 200, 400, 503, 503, 503, 302]
     for number in range(4):
         made.happened(event(digest=f"sha256:{number}"))
-    await made.close()
+    await made.close(patience_s=60)
     digests = [json.loads(body)["events"][0]["target"]["digest"][-1] for body in receiver.bodies]
     assert digests == ["0", "0", "0", "1", "2", "2", "2", "3"]
     ids = [json.loads(body)["events"][0]["id"] for body in receiver.bodies]
@@ -302,7 +302,7 @@ async def test_a_receiver_that_is_away_costs_the_oldest_notifications(waits: lis
         made.happened(event(digest=f"sha256:{number}"))
     [hook] = made.hooks
     assert hook.waiting == 5
-    await made.close()
+    await made.close(patience_s=60)
     assert outcomes.value(away.url, "dropped") == 3
     assert outcomes.value(away.url, "failed") == 5
 

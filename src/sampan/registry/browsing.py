@@ -129,8 +129,12 @@ class Browser:
             after = names[-1]
             looked_at += len(names)
             await asyncio.sleep(0)
-        usages = [table.usage(name) for name in found[:limit]]
-        return [one for one in usages if one is not None], len(found) > limit
+        usages = []
+        for name in found[:limit]:
+            usage = table.usage(name)
+            usages += [usage] if usage is not None else []
+            await asyncio.sleep(0)  # of a large repository it takes milliseconds
+        return usages, len(found) > limit
 
     async def tags(self, repository: str, *, after: str = "", limit: int = 50) -> tuple[list[TagView], bool]:
         """In order of names; whether there are more. Raises NameUnknown."""

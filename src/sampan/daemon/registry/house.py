@@ -77,6 +77,22 @@ class Observers:
             one.happened(event)
 
 
+class Journal:
+    """A line of the log for each change, and at debug for each pull."""
+
+    def happened(self, event: RegistryEvent) -> None:
+        reads = event.action == "pull" or event.kind == "blob"
+        log.log(
+            logging.DEBUG if reads else logging.INFO,
+            "%s %s %s by %s from %s",
+            event.action,
+            event.kind,
+            f"{event.repository}{f':{event.tag}' if event.tag else ''} {event.digest}".strip(),
+            event.actor.name or "nobody in particular",
+            event.actor.address or "this machine",
+        )
+
+
 class AllNotices:
     """Of several."""
 
@@ -135,7 +151,7 @@ class House:
         )
         self.registry.connect(
             gate=self.gate,
-            observer=Observers(self.requests, self.webhooks),
+            observer=Observers(Journal(), self.requests, self.webhooks),
             upstreams=self.cache,
             notices=AllNotices(self.gate, self.cache),
             sparse=settings.sparse.match,

@@ -33,6 +33,7 @@ header,main,footer{max-width:72rem;margin:0 auto;padding:1rem 1.25rem}
 header{display:flex;gap:1rem;align-items:center;flex-wrap:wrap}
 header a.home{font-weight:700;font-size:1.15rem;color:var(--ink)}
 header form{flex:1 1 16rem}
+header .who:empty{display:none}
 header .who{color:var(--soft);font-size:.9rem}
 input{width:100%;padding:.5rem .75rem;border:1px solid var(--line);border-radius:.5rem;background:var(--card);
 color:var(--ink);font:inherit}
@@ -44,13 +45,14 @@ h2{font-size:1.05rem;margin:1.75rem 0 .5rem}
 .card{background:var(--card);border:1px solid var(--line);border-radius:.75rem;overflow-x:auto}
 table{border-collapse:collapse;width:100%}
 th,td{text-align:left;padding:.55rem .9rem;border-bottom:1px solid var(--line);vertical-align:top}
-tr:last-child>*{border-bottom:0}
+tbody tr:last-child>*{border-bottom:0}
+tbody th{width:16rem}
 th{color:var(--soft);font-weight:600;font-size:.85rem}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 td.w{overflow-wrap:anywhere;white-space:pre-wrap}
 code{font:.9em ui-monospace,monospace;overflow-wrap:anywhere}
 pre{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.6rem .9rem;
-overflow-x:auto;user-select:all;margin:.5rem 0}
+overflow-x:auto;user-select:all;margin:.5rem 0 1rem}
 .chip{display:inline-block;background:var(--chip);border-radius:1rem;padding:0 .6rem;margin:0 .25rem .15rem 0;
 font-size:.85rem;white-space:nowrap}
 .soft,footer{color:var(--soft)}
@@ -219,22 +221,27 @@ def _parts(repository: str, title: str, head: str, parts: Sequence[Part], *, lin
 def _facts(title: str, facts: dict[str, str]) -> str:
     if not facts:
         return ""
-    rows = [(escape(key), escape(value)) for key, value in facts.items()]
-    return f"<h2>{escape(title)}</h2>" + _table([("Key", ""), ("Value", "w")], rows)
+    rows = "".join(
+        f'<tr><th scope="row">{escape(key)}</th><td class="w">{escape(value)}</td></tr>'
+        for key, value in facts.items()
+    )
+    return f'<h2>{escape(title)}</h2><div class="card"><table><tbody>{rows}</tbody></table></div>'
 
 
 def manifest_page(view: ManifestView, reference: str, host: str, who: Who) -> bytes:
     """An image, index or artifact."""
     joint = "@" if ":" in reference else ":"
     name = f"{view.repository}{joint}{reference}"
+    shown = _short(reference) if joint == "@" else reference
     body = (
-        f"<h1>{_link(repository_url(view.repository), escape(view.repository))}"
-        f"{joint}{escape(reference)}</h1><pre>docker pull {escape(f'{host}/{name}')}</pre>"
+        f"<h1>{_link(repository_url(view.repository), escape(view.repository))}{joint}{escape(shown)}</h1>"
+        f"<pre>docker pull {escape(f'{host}/{name}')}</pre>"
     )
     facts = {
         "Digest": view.digest,
         "Media type": view.media_type,
-        "Artifact type": view.artifact_type,
+        # of an image it is its configuration's type, which says nothing
+        "Artifact type": "" if view.settings else view.artifact_type,
         "Size": human_size(view.size_bytes),
         "Pushed": moment(view.pushed_ns),
         "Tags": ", ".join(view.tags),
