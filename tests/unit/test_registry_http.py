@@ -3,6 +3,7 @@ they do not ask."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -287,6 +288,38 @@ def test_memory_does_not_grow_with_blobs(tmp_path: Path) -> None:
         before_kb = peak_kb(process)
         assert blob(client, REPOSITORY, client.push_blob(REPOSITORY, large)).body == large
         assert peak_kb(process) - before_kb < 16 << 10
+
+
+def test_answers_wait_for_the_disk(
+    client: RegistryClient, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a disk that fails is no success."""
+    client.push_blob(name, b"{}")
+    syncs: list[str] = []
+    broken = False
+
+    def counted(fd: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        syncs.append(Path(path).name)
+        if broken and path.endswith("-wal"):
+            raise OSError(errno.EIO, "the disk is gone")
+        real(fd)
+
+    real = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", counted)
+    manifest = image_manifest(b"{}", [])
+    assert client.push_manifest(name, "v1", manifest).status == 201
+    assert syncs == ["registry.db-wal"]
+    broken = True
+    assert client.push_manifest(name, "v2", manifest).status == 500
+    assert client.call("GET", f"/v2/{name}/manifests/v1").status == 200
+    broken = False
+    assert client.push_manifest(name, "v2", manifest).status == 201
+    syncs.clear()
+    digest = client.push_blob(name, b"new")
+    assert len(syncs) == 2
+    assert syncs[1] == "registry.db-wal", "the row of a blob comes after its bytes"
+    assert blob(client, name, digest).body == b"new"
 
 
 def test_a_blob_in_use_is_not_deleted(client: RegistryClient, name: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from tests.support.registry_content import (
 
 from sampan.model.registry import RegistryEvent, StoredManifest
 from sampan.registry.contents import read_manifest
+from sampan.registry.context import Context
 from sampan.registry.errors import (
     BlobUnknown,
     Denied,
@@ -313,6 +316,42 @@ def test_lists_are_read_from_indexes(tmp_path: Path) -> None:
         assert "SCAN" not in plan, (statement, plan)
     index.close()
     db.close()
+
+
+# durability
+
+
+async def test_one_sync_is_for_all_that_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes while one runs waits for the next, with all others who do."""
+    entered, gate = threading.Semaphore(0), threading.Semaphore(0)
+    syncs: list[int] = []
+
+    def gated(fd: int) -> None:
+        syncs.append(fd)
+        entered.release()
+        assert gate.acquire(timeout=20)
+
+    index, storage = RegistryIndex(str(tmp_path / "registry.db")), FileBlobStorage(str(tmp_path))
+    context = Context(index, storage)
+    monkeypatch.setattr(os, "fdatasync", gated)
+
+    async def changed(name: str) -> None:
+        with context.change():
+            index.repositories.ensure(name, 1)
+        await context.durability.reached()
+
+    first = asyncio.create_task(changed("first"))
+    assert await asyncio.to_thread(entered.acquire, timeout=20)
+    others = [asyncio.create_task(changed(f"r{number}")) for number in range(50)]
+    await asyncio.sleep(0)
+    gate.release(2)
+    await asyncio.gather(first, *others)
+    assert len(syncs) == 2
+    await context.durability.reached()
+    assert len(syncs) == 2
+    context.durability.close()
+    await storage.close()
+    index.close()
 
 
 # what manifests say

@@ -129,7 +129,7 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RegistryEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that has happened, and is durable where it changed anything."""
+    """Something that has happened. What it changed outlives the process, and a power cut a moment later."""
 
     time_ns: int
     action: Literal["push", "pull", "delete", "mount"]

@@ -80,7 +80,7 @@ class Blobs:
             if found is None or blob is None:
                 return None
             self._context.gate.check_push(repository, blob.size_bytes)
-            with index.transaction():
+            with self._context.change():
                 self.adopt(repository, digest, blob.size_bytes)
         self._context.tell(
             "mount",
@@ -96,7 +96,7 @@ class Blobs:
     def delete(self, repository: str, digest: str, actor: Actor) -> None:
         """Take a blob out of a repository; the collector frees its bytes. Raises BlobUnknown, BlobInUse."""
         index = self._context.index
-        with index.transaction():
+        with self._context.change():
             found = index.blobs.find_link(repository, digest)
             if found is None:
                 raise BlobUnknown(f"blob {digest} unknown to repository {repository}", {"digest": digest})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,6 +11,7 @@ from sampan.base.clock import now_ns
 from sampan.model.registry import Actor, RegistryEvent
 from sampan.store.registry.index import RegistryIndex
 
+from .durability import Durability
 from .errors import Denied
 from .locks import NamedLocks
 from .ports import Gate, NoNotices, NoObserver, Notices, NoUpstreams, Observer, OpenGate, Upstreams
@@ -34,6 +36,17 @@ class Context:
     now_ns: Callable[[], int] = now_ns
     digests: NamedLocks = field(default_factory=NamedLocks)
     """Held while a blob's bytes and its row change together: by the end of an upload and by the collector."""
+    durability: Durability = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.durability = Durability(self.index.path)
+
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """A transaction whose client waits for :attr:`durability` before it is told. Never await inside."""
+        with self.index.relaxed(), self.index.transaction():
+            yield
+        self.durability.changed()
 
     def check_writable(self, repository: str) -> None:
         """Raises Denied for a repository that is a copy of another registry's."""

@@ -131,7 +131,7 @@ class Manifests:
             check_tag(tag)
         contents = read_manifest(body, content_type)
         stored = _stored(digest, body, contents, self._context.now_ns())
-        with self._context.index.transaction():
+        with self._context.change():
             absent = self._store(repository, reference, stored, contents, wanted, condition)
         crash_point("registry.manifest.stored")
         self._tell_pushed(repository, stored, wanted, actor)
@@ -212,7 +212,7 @@ class Manifests:
         contents = read_manifest(body, content_type)
         index, now_ns = self._context.index, self._context.now_ns()
         stored = _stored(digest, body, contents, now_ns)
-        with index.transaction():
+        with self._context.change():
             number = index.repositories.ensure(repository, now_ns)
             needs = [need.digest for need in (*contents.blobs, *contents.children)]
             manifest = index.manifests.put(number, stored, needs)
@@ -225,7 +225,7 @@ class Manifests:
         """With its tags. Raises ManifestUnknown, ManifestInUse, TagImmutable."""
         check_digest(digest)
         index = self._context.index
-        with index.transaction():
+        with self._context.change():
             found = index.manifests.find(repository, digest)
             number = index.repositories.find(repository)
             if found is None or number is None:

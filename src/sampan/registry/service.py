@@ -63,4 +63,5 @@ class Registry:
 
     async def close(self) -> None:
         await self.storage.close()
+        self.context.durability.close()
         self.index.close()

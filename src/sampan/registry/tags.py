@@ -27,7 +27,7 @@ class Tags:
         """The manifest stays. Raises ManifestUnknown, TagImmutable."""
         check_tag(tag)
         index = self._context.index
-        with index.transaction():
+        with self._context.change():
             number = index.repositories.find(repository)
             digest = index.tags.find(number, tag) if number is not None else None
             if number is None or digest is None:

@@ -117,7 +117,7 @@ class Uploads:
                 await self._drop(upload_id)
                 raise
             crash_point("registry.upload.stored")
-            with index.transaction():
+            with self._context.change():
                 self._blobs.adopt(repository, digest, size)
                 index.uploads.delete(upload_id)
             crash_point("registry.upload.linked")
@@ -158,7 +158,7 @@ class Uploads:
             await storage.append(upload_id, 0, chunks)
             async with self._context.digests.hold(digest):
                 size = await storage.finish(upload_id, digest)
-                with self._context.index.transaction():
+                with self._context.change():
                     self._blobs.adopt(repository, digest, size)
         except BaseException:
             await storage.abort(upload_id)

@@ -89,7 +89,10 @@ class RegistryApi:
         # the catalogue shows what may be seen; clients log in to it only when they are asked to
         if call.path != "/v2/_catalog" or call.identity.is_anonymous:
             call.require(call.action, call.name)
-        return await found.endpoint.handler(call)
+        answer = await found.endpoint.handler(call)
+        if call.action != "pull":
+            await self._registry.context.durability.reached()
+        return answer
 
     def _refused(self, call: Call, error: Exception) -> web.StreamResponse:
         status, body = explain(error, f"{call.request.method} {call.path}")
