@@ -12,11 +12,13 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -538,6 +540,28 @@ def test_an_open_registry_is_administered_from_this_machine_alone(tmp_path: Path
         assert client.call("GET", "/v2/a/manifests/1").status == 200
         assert client.call("GET", "/_registry/v1/usage").status == 401
         assert administer(house, "GET", "usage")["tags"] == 1
+
+
+def test_tokens_of_another_server(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    public = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key()))
+    (tmp_path / "jwks").write_text(json.dumps({"keys": [public]}))
+    realm = "https://auth.lan/token"
+    token = {"realm": realm, "service": "reg.lan", "issuers": ["auth.lan"], "jwks": str(tmp_path / "jwks")}
+    access = [{"type": "repository", "name": "team/a", "actions": ["pull", "push"]}]
+    claims = {"iss": "auth.lan", "aud": "reg.lan", "exp": time.time() + 600, "sub": "dora", "access": access}
+    dora = {"Authorization": "Bearer " + jwt.encode(claims, key, algorithm="ES256")}
+    with RegistryHouse(tmp_path, auth={"token": token}) as house, RegistryClient(house.port) as client:
+        asked = client.call("GET", "/v2/team/a/manifests/1").headers["WWW-Authenticate"]
+        assert asked == f'Bearer realm="{realm}",service="reg.lan",scope="repository:team/a:pull"'
+        As(client, dora).push_image("team/a", "1")
+        statuses = {
+            path: client.call("GET", path, headers=dora).status
+            for path in ("/v2/", "/v2/team/a/manifests/1", "/v2/team/b/manifests/1", "/_registry/v1/usage")
+        }
+        assert list(statuses.values()) == [200, 200, 401, 403]
+        assert client.call("GET", "/v2/", headers=basic("dora", "x")).status == 401
+        assert 'href="/login"' not in client.call("GET", "/").body.decode()
 
 
 @pytest.mark.parametrize(
