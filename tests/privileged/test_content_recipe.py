@@ -29,18 +29,9 @@ FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 Entry = tuple[str, str, str, int, int, bool]
 """Kind, name, target, length of the data, format, whether the padding is noise."""
 
-KINDS = [
-    "file",
-    "file",
-    "file",
-    "directory",
-    "symlink",
-    "hardlink",
-    "whiteout",
-    "opaque",
-    "sparse",
-    "pax-sparse",
-]
+OTHERS = {"fifo": b"6", "label": b"V", "device": b"3"}
+SPECIAL = ("whiteout", "opaque", "sparse", "pax-sparse", "global", *OTHERS)
+KINDS = ("file", "file", "file", "directory", "symlink", "hardlink", *SPECIAL)
 entries = st.tuples(
     st.sampled_from(KINDS),
     st.sampled_from((*NAMES, LONG, "umlaut-ü")),
@@ -118,6 +109,12 @@ def encode(entry: Entry, number: int) -> bytes:
         return header(f"{folder}/.wh.{base}".lstrip("/"), b"0", size, form) + padded(data, noise)
     if kind == "opaque":
         return header(f"{name}/.wh..wh..opq", b"0", 0, form)
+    if kind == "global":
+        text = b" comment=%s\n" % name.encode()
+        record = b"%03d" % (len(text) + 3) + text
+        return header("pax_global_header", b"g", len(record), form) + padded(record, noise)
+    if kind in OTHERS:
+        return header(name, OTHERS[kind], 0, form, devmajor=1, devminor=3)
     types = {"directory": b"5", "symlink": b"2", "hardlink": b"1"}
     return header(name, types[kind], 0, form, target if kind != "directory" else "")
 

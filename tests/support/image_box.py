@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sampan.content.blobs import BlobStore, digest_of
 from sampan.content.images import ImageStore
-from sampan.content.layers import LayerStore
+from sampan.content.layers import LayerBlobPolicy, LayerStore
 from sampan.content.streams import Workers
 from sampan.engine.events import Events
 from sampan.engine.image.images import Images
@@ -32,12 +32,12 @@ class Users:
 class Box:
     """One store with everything around it."""
 
-    def __init__(self, root: Path, db: str = ":memory:") -> None:
+    def __init__(self, root: Path, db: str = ":memory:", policy: LayerBlobPolicy = "auto") -> None:
         self.root = root
         temporary = str(root / "tmp")
         self.db = Database(db)
         self.blobs = BlobStore(str(root / "image"), temporary)
-        self.layers = LayerStore(str(root / "layers"), temporary)
+        self.layers = LayerStore(str(root / "layers"), temporary, policy=policy)
         self.store = ImageStore(self.db, self.blobs, self.layers)
         self.users = Users()
         self.events = Events()

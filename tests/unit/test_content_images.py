@@ -9,7 +9,8 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -22,9 +23,11 @@ from sampan.content.blobs import BlobStore, digest_of
 from sampan.content.bootstrap import BootstrapOptions
 from sampan.content.errors import BadArchive, BlobNotFound, ContentDamaged, DigestMismatch, HostileArchive
 from sampan.content.images import NewImage, build_manifest
+from sampan.content.layer_intake import take_packed
 from sampan.content.unpack import ArchiveLimits
 from sampan.engine.image.transfer import ImageTransfer
 from sampan.engine.image.users import ImageUser
+from sampan.formats.tar import BadTar
 from sampan.model.image import Descriptor, ImageConfig
 
 
@@ -661,3 +664,71 @@ async def test_loads_and_removals_at_the_same_time(box: Box) -> None:
 def test_damaged_configurations_are_told(data: bytes) -> None:
     with pytest.raises(BadArchive, match="invalid image config"):
         parse_config(data)
+
+
+# what is packed here
+
+
+async def test_packing_that_fails_leaves_nothing(box: Box) -> None:
+    def pack(write: Callable[[bytes], None]) -> None:
+        write(tar_of({"file": b"x" * 100_000}))
+        write(bytes(3 << 20))
+        raise PermissionError("unreadable")
+
+    with box.store.lease() as lease, pytest.raises(PermissionError, match="unreadable"):
+        take_packed(box.store, lease, pack)
+    assert box.nothing_left()
+
+
+async def test_packing_ends_when_nobody_unpacks(box: Box) -> None:
+    written = 0
+
+    def pack(write: Callable[[bytes], None]) -> None:
+        nonlocal written
+        for _ in range(1000):
+            write(b"no archive" * 100_000)
+            written += 1
+
+    with box.store.lease() as lease, pytest.raises(BadTar):
+        take_packed(box.store, lease, pack)
+    assert written < 20
+    assert box.nothing_left()
+    assert not [thread for thread in threading.enumerate() if thread.name == "pack"]
+
+
+# before layers were stored once
+
+
+async def test_layers_that_were_stored_with_their_blobs_keep_them(tmp_path: Path) -> None:
+    """As they are in a data root from before, or after the settings were changed."""
+    layer = tar_of({"file": b"x" * 300_000})
+    box = Box(tmp_path, str(tmp_path / "db"), policy="keep")
+    await box.load(docker_archive((["a:1"], config_of([layer]), [layer])))
+    saved = await box.save("a:1")
+    box.close()
+    box = Box(tmp_path, str(tmp_path / "db"))
+    await box.images.catalog.collect()
+    assert box.blobs.find(digest_of(layer)) is not None
+    assert await box.save("a:1") == saved
+    # the same layer in another image; it gets a recipe when it comes by plain
+    other = config_of([layer], author="b")
+    await box.load(docker_archive((["b:1"], other, [layer])))
+    assert await box.save("a:1") == saved
+    box.close()
+
+
+async def test_a_layer_of_several_images_and_places_is_kept_for_each(box: Box) -> None:
+    """The same diff id thrice: in two stacks, and twice in one of them."""
+    layer, base = tar_of({"file": b"x" * 300_000}), tar_of({"base": b"y" * 300_000})
+    images = [
+        (["a:1"], config_of([layer]), [layer]),
+        (["b:1"], config_of([base, layer, layer]), [base, layer, layer]),
+    ]
+    await box.load(docker_archive(*images))
+    assert len(list(box.layers.chains())) == 4
+    await box.images.remove("a:1")
+    saved = files_of(await box.save("b:1"))
+    for one in (base, layer):
+        assert saved[f"blobs/sha256/{digest_of(one)[7:]}"] == one
+    await box.images.remove("b:1")
+    assert box.nothing_left()

@@ -15,11 +15,9 @@ from sampan.model.image import Descriptor, ImageConfig
 from sampan.store.images import LayerRecord
 
 from .blobs import digest_of
-from .compression import Read
 from .errors import BadArchive
 from .images import (
     OCI_CONFIG,
-    OCI_LAYER,
     ImageStore,
     Lease,
     NewImage,
@@ -131,16 +129,6 @@ def _stage(store: ImageStore, diff_id: str, digest: str, progress: Progress) -> 
             return store.layers.stage(read, diff_id, trusted=source == diff_id)
         except BadTar as error:
             raise BadArchive(f"layer {diff_id}: {error.message}") from error
-
-
-def ingest_layer(store: ImageStore, lease: Lease, source: Read) -> Descriptor:
-    """Store a layer's bytes as a blob, as they come. Raises DiskFull."""
-    with store.blobs.ingest() as writer:
-        while chunk := source():
-            writer.write(chunk)
-        lease.add(writer.digest)
-        blob = writer.commit()
-    return Descriptor(media_type=OCI_LAYER, digest=blob.digest, size=blob.size)
 
 
 def assemble(

@@ -10,7 +10,7 @@ import hashlib
 import os
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -19,7 +19,7 @@ from sampan.base.errors import InvalidArgument
 from sampan.formats.tar import DIRECTORY, END, FILE, HARD_LINK, SYMLINK, TarEntry, encode_header, padding
 from sampan.formats.tar_reader import TarReader
 
-from .assembly import Assembled, assemble_new, ingest_layer
+from .assembly import Assembled, assemble_new
 from .compression import CHUNK, Read
 from .distribution import (
     APT_TIMEOUT_S,
@@ -31,7 +31,8 @@ from .distribution import (
     run_program,
 )
 from .images import ImageStore, Lease
-from .pack import Packer, PackPolicy
+from .layer_intake import TakenLayer, held, take_layer, take_packed
+from .pack import PackPolicy, pack_tree
 
 Say = Callable[[str], None]
 
@@ -146,7 +147,6 @@ def _busybox(store: ImageStore, lease: Lease, options: BootstrapOptions, say: Sa
     program, mtime_ns, version = _find_busybox(say)
     applets = _applets(program)
     say(f"busybox-static {version}: {len(applets)} applets")
-    layer = ingest_layer(store, lease, _encode(_busybox_tree(program, applets, mtime_ns)))
     labels = {
         "org.opencontainers.image.title": "busybox",
         "org.opencontainers.image.description": "Base image made by Sampan from Debian's busybox-static",
@@ -154,11 +154,11 @@ def _busybox(store: ImageStore, lease: Lease, options: BootstrapOptions, say: Sa
         "io.sampan.bootstrap.recipe": "busybox",
         "io.sampan.bootstrap.packages": f"busybox-static={version}",
     }
+    archive = _encode(_busybox_tree(program, applets, mtime_ns))
     return _image(
         store,
         lease,
-        layer.digest,
-        layer.size,
+        lambda: take_layer(store, lease, archive),
         created_ns=mtime_ns,
         names=[options.tag or "busybox:latest"],
         labels=labels,
@@ -286,33 +286,38 @@ def _debootstrap(
             environment={**os.environ, "SOURCE_DATE_EPOCH": str(epoch_s)},
         )
         with open(archive, "rb") as file:
-            layer = ingest_layer(store, lease, lambda: file.read(CHUNK))
-            file.seek(0)
             versions = package_versions(TarReader(lambda: file.read(CHUNK)))
-    say(f"{len(versions)} packages")
-    name = options.tag or (f"{recipe.name}:{options.suite}" if options.suite else f"{recipe.name}:latest")
+            file.seek(0)
+            say(f"{len(versions)} packages")
+            return _image(
+                store,
+                lease,
+                lambda: take_layer(store, lease, lambda: file.read(CHUNK)),
+                created_ns=epoch_s * 10**9,
+                names=_names(recipe, suite, options),
+                labels=_labels(recipe, suite, versions),
+                command=options.command or recipe.command,
+                ports=recipe.ports,
+                stop_signal=recipe.stop_signal,
+                created_by=f"sampan image bootstrap {recipe.name} (mmdebstrap {suite} {options.variant})",
+            )
+
+
+def _names(recipe: Recipe, suite: str, options: BootstrapOptions) -> list[str]:
+    if options.tag or options.suite:
+        return [options.tag or f"{recipe.name}:{suite}"]
+    return [f"{recipe.name}:latest", f"{recipe.name}:{suite}"]
+
+
+def _labels(recipe: Recipe, suite: str, versions: Mapping[str, str]) -> dict[str, str]:
     listed = ",".join(f"{package}={version}" for package, version in sorted(versions.items()))
-    labels = {
+    return {
         "org.opencontainers.image.title": recipe.name,
         "org.opencontainers.image.description": f"Made by Sampan with mmdebstrap from packages of {suite}",
         "io.sampan.bootstrap.recipe": recipe.name,
         "io.sampan.bootstrap.suite": suite,
         "io.sampan.bootstrap.packages-digest": hashlib.sha256(listed.encode()).hexdigest(),
     }
-    names = [name] if options.tag or options.suite else [name, f"{recipe.name}:{suite}"]
-    return _image(
-        store,
-        lease,
-        layer.digest,
-        layer.size,
-        created_ns=epoch_s * 10**9,
-        names=names,
-        labels=labels,
-        command=options.command or recipe.command,
-        ports=recipe.ports,
-        stop_signal=recipe.stop_signal,
-        created_by=f"sampan image bootstrap {recipe.name} (mmdebstrap {suite} {options.variant})",
-    )
 
 
 def _mmdebstrap(
@@ -343,26 +348,18 @@ def _from_directory(store: ImageStore, lease: Lease, options: BootstrapOptions, 
     policy = PackPolicy(one_file_system=True, clamp_mtime_ns=clamp_ns)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with store.blobs.ingest() as writer:
-            packer = Packer(writer.write, policy)
-            packer.add_tree(fd)
-            packer.finish()
-            lease.add(writer.digest)
-            blob = writer.commit()
-        created_ns = clamp_ns or os.fstat(fd).st_mtime_ns
+        return _image(
+            store,
+            lease,
+            lambda: take_packed(store, lease, lambda write: pack_tree(fd, write, policy)),
+            created_ns=clamp_ns or os.fstat(fd).st_mtime_ns,
+            names=[options.tag],
+            labels={"io.sampan.bootstrap.recipe": "from-dir"},
+            command=options.command or ["sh"],
+            created_by="sampan image bootstrap from-dir",
+        )
     finally:
         os.close(fd)
-    return _image(
-        store,
-        lease,
-        blob.digest,
-        blob.size,
-        created_ns=created_ns,
-        names=[options.tag],
-        labels={"io.sampan.bootstrap.recipe": "from-dir"},
-        command=options.command or ["sh"],
-        created_by="sampan image bootstrap from-dir",
-    )
 
 
 # common parts
@@ -371,8 +368,7 @@ def _from_directory(store: ImageStore, lease: Lease, options: BootstrapOptions, 
 def _image(
     store: ImageStore,
     lease: Lease,
-    digest: str,
-    size: int,
+    take: Callable[[], TakenLayer],
     *,
     created_ns: int,
     names: list[str],
@@ -382,23 +378,20 @@ def _image(
     ports: list[str] | None = None,
     stop_signal: str = "",
 ) -> Assembled:
-    from sampan.model.image import Descriptor
-
-    from .images import OCI_LAYER
-
+    """The image of one layer, which ``take`` takes in."""
     created = datetime.fromtimestamp(created_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     runs: dict[str, object] = {"Env": [PATH], "Cmd": command, "Labels": labels}
     if ports:
         runs["ExposedPorts"] = {port: {} for port in ports}
     if stop_signal:
         runs["StopSignal"] = stop_signal
-    config: dict[str, object] = {
-        "created": created,
-        "architecture": architecture(),
-        "os": "linux",
-        "config": runs,
-        "rootfs": {"type": "layers", "diff_ids": [digest]},
-        "history": [{"created": created, "created_by": created_by}],
-    }
-    layers = [Descriptor(media_type=OCI_LAYER, digest=digest, size=size)]
-    return assemble_new(store, lease, config, layers, names=names)
+    with held(store, take()) as layer:
+        config: dict[str, object] = {
+            "created": created,
+            "architecture": architecture(),
+            "os": "linux",
+            "config": runs,
+            "rootfs": {"type": "layers", "diff_ids": [layer.staged.diff_id]},
+            "history": [{"created": created, "created_by": created_by}],
+        }
+        return assemble_new(store, lease, config, [layer.blob], names=names, ready={0: layer.staged})

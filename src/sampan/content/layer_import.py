@@ -5,7 +5,7 @@ from __future__ import annotations
 from .assembly import Assembled, assemble_new
 from .compression import Read
 from .images import ImageStore, Lease
-from .layer_intake import take_layer
+from .layer_intake import held, take_layer
 
 
 def import_layer(store: ImageStore, lease: Lease, source: Read, document: dict[str, object]) -> Assembled:
@@ -13,10 +13,6 @@ def import_layer(store: ImageStore, lease: Lease, source: Read, document: dict[s
 
     Raises HostileArchive, BadTar, DiskFull; then nothing is left.
     """
-    taken = take_layer(store, lease, source)
-    try:
-        config = document | {"rootfs": {"type": "layers", "diff_ids": [taken.staged.diff_id]}}
-        return assemble_new(store, lease, config, [taken.blob], names=[], ready={0: taken.staged})
-    finally:
-        # of what was published nothing is left there
-        store.layers.discard(taken.staged)
+    with held(store, take_layer(store, lease, source)) as layer:
+        config = document | {"rootfs": {"type": "layers", "diff_ids": [layer.staged.diff_id]}}
+        return assemble_new(store, lease, config, [layer.blob], names=[], ready={0: layer.staged})

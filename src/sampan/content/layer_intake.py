@@ -1,22 +1,29 @@
 """Take in a layer as it streams by: unpacked at once, and stored as a blob only if it has to be.
 
-Runs in a thread.
+Runs in a thread; what is packed here is packed in another one beside it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import queue
+import threading
+from collections.abc import Callable, Iterator
 
 import msgspec
 
+from sampan.base.errors import Cancelled
 from sampan.model.image import Descriptor
 
 from .blobs import BlobWriter
-from .compression import GZIP, PLAIN, ZSTD, Read, detect
+from .compression import CHUNK, GZIP, PLAIN, ZSTD, Read, detect
 from .images import OCI_LAYER, ImageStore, Lease
 from .layers import StagedLayer
+from .pack import Write
 
 _HEAD = 512
+_IN_FLIGHT = 4
 _MEDIA_TYPES = {GZIP: OCI_LAYER + "+gzip", ZSTD: OCI_LAYER + "+zstd"}
 
 
@@ -24,7 +31,7 @@ class TakenLayer(msgspec.Struct, frozen=True, kw_only=True):
     blob: Descriptor
     """What the layer is called in a manifest; its bytes are stored or can be written again."""
     staged: StagedLayer
-    """To be published, or discarded by whoever called."""
+    """To be published, or discarded by whoever called: see :func:`held`."""
 
 
 def take_layer(store: ImageStore, lease: Lease, source: Read) -> TakenLayer:
@@ -47,6 +54,37 @@ def take_layer(store: ImageStore, lease: Lease, source: Read) -> TakenLayer:
     return taken
 
 
+@contextlib.contextmanager
+def held(store: ImageStore, layer: TakenLayer) -> Iterator[TakenLayer]:
+    """A layer that is published within the block, or discarded at its end."""
+    try:
+        yield layer
+    finally:
+        # of what was published nothing is left there
+        store.layers.discard(layer.staged)
+
+
+def take_packed(store: ImageStore, lease: Lease, pack: Callable[[Write], None]) -> TakenLayer:
+    """Take in the archive that ``pack(write)`` writes. Raises what ``pack`` and :func:`take_layer` raise."""
+    pipe = _Pipe()
+
+    def run() -> None:
+        try:
+            pack(pipe.write)
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that asked
+            pipe.end(error)
+        else:
+            pipe.end(None)
+
+    thread = threading.Thread(target=run, name="pack")
+    thread.start()
+    try:
+        return take_layer(store, lease, pipe.read)
+    finally:
+        pipe.cancel()
+        thread.join()
+
+
 def _unpack(store: ImageStore, lease: Lease, tee: _Tee, compression: str) -> TakenLayer:
     staged = store.layers.stage(tee.read)
     try:
@@ -59,6 +97,56 @@ def _unpack(store: ImageStore, lease: Lease, tee: _Tee, compression: str) -> Tak
         raise
     kind = _MEDIA_TYPES.get(compression, OCI_LAYER)
     return TakenLayer(blob=Descriptor(media_type=kind, digest=digest, size=tee.length), staged=staged)
+
+
+class _Pipe:
+    """From the thread that packs to the one that unpacks, a few large pieces at a time."""
+
+    def __init__(self) -> None:
+        self._pieces: queue.Queue[bytes] = queue.Queue(_IN_FLIGHT)
+        self._batch: list[bytes] = []
+        self._length = 0
+        self._error: BaseException | None = None
+        self._cancelled = False
+        self._ended = False
+
+    def write(self, data: bytes) -> None:
+        self._batch.append(data)
+        self._length += len(data)
+        if self._length >= CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._cancelled:
+            raise Cancelled("nobody unpacks what is packed")
+        self._pieces.put(b"".join(self._batch))
+        self._batch.clear()
+        self._length = 0
+
+    def end(self, error: BaseException | None) -> None:
+        """In the thread that packs: no more comes, because of an error or not."""
+        self._error = error
+        if self._cancelled:
+            return
+        if error is None and self._batch:
+            self._pieces.put(b"".join(self._batch))
+        self._pieces.put(b"")
+
+    def cancel(self) -> None:
+        """In the thread that reads: let the other one end, whatever it waits for."""
+        self._cancelled = True
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._pieces.get_nowait()
+
+    def read(self) -> bytes:
+        if self._ended:
+            return b""
+        piece = self._pieces.get()
+        self._ended = not piece
+        if self._ended and self._error is not None:
+            raise self._error
+        return piece
 
 
 class _Tee:

@@ -184,6 +184,13 @@ class Packer:
         self._write(encode_header(TarEntry(name=name, mode=0o600, mtime_ns=mtime)))
 
 
+def pack_tree(root_fd: int, write: Write, policy: PackPolicy) -> None:
+    """One archive of everything below a directory."""
+    packer = Packer(write, policy)
+    packer.add_tree(root_fd)
+    packer.finish()
+
+
 def _open_regular(parent: int, base: bytes) -> int:
     """A descriptor for reading; -1 when there is no regular file.
 

@@ -12,8 +12,9 @@ from sampan.base.clock import format_ns, now_ns
 from sampan.base.errors import Conflict
 from sampan.content.assembly import Assembled, assemble_new
 from sampan.content.bootstrap import architecture
-from sampan.content.images import OCI_LAYER, ImageStore, Lease
-from sampan.content.pack import Packer, PackPolicy
+from sampan.content.images import ImageStore, Lease
+from sampan.content.layer_intake import TakenLayer, held, take_packed
+from sampan.content.pack import PackPolicy, pack_tree
 from sampan.content.streams import Workers
 from sampan.content.tree_changes import mount_points
 from sampan.engine.container.imageconfig import merge_config
@@ -114,27 +115,22 @@ class Commits:
         step: dict[str, str],
     ) -> Assembled:
         """In a thread: pack the changes as a layer and write the config above it."""
-        layer = self._pack(lease, record)
-        empty = layer.digest == EMPTY_LAYER
-        diff_ids, below = self._below(record, base)
-        if not empty:
-            diff_ids, below = [*diff_ids, layer.digest], [*below, layer]
-        document = config_document(base.config if base else None, record, changed, step, empty)
-        document["rootfs"] = {"type": "layers", "diff_ids": diff_ids}
-        return assemble_new(
-            self._store, lease, document, below, names=[], parent=base.id if base is not None else ""
-        )
+        with held(self._store, self._pack(lease, record)) as layer:
+            diff_ids, below = self._below(record, base)
+            empty = layer.staged.diff_id == EMPTY_LAYER
+            ready = {}
+            if not empty:
+                ready[len(diff_ids)] = layer.staged
+                diff_ids, below = [*diff_ids, layer.staged.diff_id], [*below, layer.blob]
+            document = config_document(base.config if base else None, record, changed, step, empty)
+            document["rootfs"] = {"type": "layers", "diff_ids": diff_ids}
+            parent = base.id if base is not None else ""
+            return assemble_new(self._store, lease, document, below, names=[], parent=parent, ready=ready)
 
-    def _pack(self, lease: Lease, record: Container) -> Descriptor:
-        def pack(upper: int, lower: int) -> Descriptor:
+    def _pack(self, lease: Lease, record: Container) -> TakenLayer:
+        def pack(upper: int, lower: int) -> TakenLayer:
             policy = PackPolicy(overlay_whiteouts=True, skip=mount_points(upper, lower))
-            with self._store.blobs.ingest() as writer:
-                packer = Packer(writer.write, policy)
-                packer.add_tree(upper)
-                packer.finish()
-                lease.add(writer.digest)
-                blob = writer.commit(sync=False)
-            return Descriptor(media_type=OCI_LAYER, digest=blob.digest, size=blob.size)
+            return take_packed(self._store, lease, lambda write: pack_tree(upper, write, policy))
 
         return self._roots.with_changes(record, pack)
 
