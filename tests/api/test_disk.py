@@ -260,3 +260,19 @@ def test_dropped_blobs_of_a_pull_are_not_missed(
         assert box.docker.line("inspect", "--format", "{{.Id}}", ref) == identity
         box.docker("rmi", ref)
     dropping.daemon.stop()
+
+
+def test_commands_show_usage_and_collection(docker: Client, sampan: Client) -> None:
+    """On the shared daemon, whose settings let nothing go."""
+    lines = sampan("system", "df", "--data-root").out.splitlines()
+    assert lines[0].split() == ["KIND", "COUNT", "SIZE", "RECLAIMABLE"]
+    assert {"database", "image", "layer", "other", "recipe"} <= {
+        line.split()[0] for line in lines[1:] if line
+    }
+    assert lines[-1].startswith("In all: ")
+    objects = [json.loads(line) for line in sampan("system", "df", "--data-root", "--json").out.splitlines()]
+    assert {"sampan.db"} <= {one["ID"] for one in objects}
+    assert sampan("image", "gc", "--dry-run").out.splitlines()[0].split()[:2] == ["IMAGE", "ID"]
+    assert "Would free: 0B" in sampan("image", "gc", "--dry-run").out
+    assert docker("images", "-q", BUSYBOX).out
+    assert "invalid time span" in sampan("image", "gc", "--unused-for", "soon", code=None).err
