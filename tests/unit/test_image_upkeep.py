@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.image_box import Box, config_of, docker_archive, tar_of
 
+from sampan.engine.image.catalog import NoSuchImage
 from sampan.engine.image.last_use import LastUse
 from sampan.engine.image.upkeep import ImageUpkeep, UpkeepSettings
 from sampan.engine.image.upkeep_plan import Candidate, Disk, Eviction, Rules, plan
@@ -211,3 +214,41 @@ async def test_a_full_disk_keeps_nothing_from_starting(kept: Kept) -> None:
     kept.box.db._connection.execute("PRAGMA query_only=ON")
     kept.last_use.used("sha256:c", NOW_NS)
     assert kept.last_use.of("sha256:c") == NOW_NS
+
+
+async def test_nothing_that_is_referred_to_disappears(kept: Kept) -> None:
+    """Loads, saves and removals of images that share layers, with collections all the time."""
+    random = Random(7)
+    layers = [
+        tar_of({f"{number}/{file}": random.randbytes(3000) for file in range(100)}) for number in range(5)
+    ]
+    stacks = [random.sample(layers, random.randint(1, 4)) for _ in range(6)]
+    archives = [
+        docker_archive(([f"image{number}:1"], config_of(stack, author=str(number)), stack))
+        for number, stack in enumerate(stacks)
+    ]
+    saved = 0
+
+    async def work(choices: Random) -> None:
+        nonlocal saved
+        for _ in range(20):
+            number = choices.randrange(len(stacks))
+            what = choices.choice(("load", "load", "save", "save", "remove", "collect"))
+            try:
+                if what == "load":
+                    await kept.box.load(archives[number])
+                elif what == "save":
+                    data = await kept.box.save(f"image{number}:1")
+                    assert all(layer in data for layer in stacks[number])
+                    saved += 1
+                elif what == "remove":
+                    await kept.box.images.remove(f"image{number}:1", force=True)
+                else:
+                    await kept.upkeep.collect(EVERYTHING if choices.random() < 0.3 else None)
+            except NoSuchImage:
+                continue  # not at this moment
+
+    await asyncio.gather(*(work(Random(seed)) for seed in range(4)))
+    assert saved
+    await kept.upkeep.collect(EVERYTHING)
+    assert kept.box.nothing_left()
