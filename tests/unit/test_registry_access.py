@@ -213,6 +213,22 @@ async def test_wrong_passwords_are_throttled(tmp_path: Path, rules: Rules) -> No
     assert again.name == "alice", "what is known to be right is not throttled"
 
 
+async def test_neighbours_in_ipv6_are_one(tmp_path: Path, rules: Rules) -> None:
+    path = tmp_path / "users"
+    path.write_text(f"alice:{hashed('secret')}\n")
+    clock = Clock()
+    access = control(rules, clock, Passwords(str(path), clock))
+    outcomes = []
+    for number in range(7):
+        caller = Caller(address=f"2001:db8::{number}", authorization=basic("alice", "wrong"))
+        with pytest.raises((Unauthenticated, TooManyRequests)) as caught:
+            await access.identify(caller)
+        outcomes.append(caught.type)
+    assert outcomes == [Unauthenticated] * 5 + [TooManyRequests] * 2
+    elsewhere = Caller(address="2001:db8:0:1::1", authorization=basic("alice", "secret"))
+    assert (await access.identify(elsewhere)).name == "alice"
+
+
 @pytest.mark.parametrize(
     "header",
     [

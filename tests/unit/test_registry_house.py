@@ -31,6 +31,7 @@ from tests.support.registry_house import RegistryHouse, basic, users_file
 from sampan.daemon.options import SettingError
 from sampan.daemon.registry.house import House
 from sampan.front.registry import page
+from sampan.front.registry.callers import plain
 from sampan.front.registry.measuring import kind_of
 from sampan.transfer.credentials import Credentials
 from sampan.transfer.errors import RegistryRefused
@@ -600,6 +601,14 @@ def test_what_proxies_say_of_callers(
         if not proxies:
             slowed = {"192.0.2.1", "192.0.2.9"}
         assert {address for address, status in refused.items() if status == 429} == slowed
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("::ffff:192.0.2.1", "192.0.2.1"), ("192.0.2.1", "192.0.2.1"), ("2001:DB8::1", "2001:db8::1")],
+)
+def test_addresses_are_written_in_one_way(text: str, address: str) -> None:
+    assert plain(text) == address
 
 
 async def test_two_registries_do_not_share_a_root(tmp_path: Path) -> None:

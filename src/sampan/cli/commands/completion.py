@@ -91,12 +91,19 @@ def _images(session: Session) -> list[str]:
     return [name for item in items for name in item.get("RepoTags") or ()]
 
 
+def _repositories(session: Session) -> list[str]:
+    from sampan.cli.commands.registryserver import RegistryClient
+
+    return [str(item["name"]) for item in RegistryClient(session, "").items("repositories", ())]
+
+
 _SOURCES: dict[str, Callable[[Session], Sequence[str]]] = {
     "container": _containers,
     "image": _images,
     "volume": lambda session: [
         item["Name"] for item in session.client.call("GET", "/volumes")["Volumes"] or ()
     ],
+    "repository": _repositories,
     "network": lambda session: [item["Name"] for item in session.client.call("GET", "/networks")],
     "signal": lambda session: _SIGNALS,
     "capability": lambda session: _CAPABILITIES,

@@ -357,6 +357,7 @@ RETENTION = Command(
     retention,
     (ADDRESS, Option("dry-run", "n", BOOL, "Only tell which tags would go")),
     maximum=1,
+    complete="repository",
 )
 USAGE = Command(
     "registry usage", "[OPTIONS]", "Tell what a registry holds", usage, (ADDRESS, *FORMAT_OPTIONS), maximum=0
@@ -377,6 +378,7 @@ TAGS = Command(
     _LISTING,
     minimum=1,
     maximum=1,
+    complete="repository",
 )
 UPSTREAMS = Command(
     "registry upstreams",

@@ -77,8 +77,11 @@ class Listeners:
             await self._open_unix(self._settings.admin_socket, admin, mode=_ADMIN_MODE)
 
     async def _serve(self, sock: socket.socket, factory: Factory) -> None:
-        tls = self._tls
-        server = await asyncio.get_running_loop().create_server(
+        tls, loop = self._tls, asyncio.get_running_loop()
+        if sock.family == socket.AF_UNIX:
+            self._servers.append(await loop.create_unix_server(factory, sock=sock, backlog=BACKLOG))
+            return
+        server = await loop.create_server(
             factory, sock=sock, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S if tls else None
         )
         self._servers.append(server)
@@ -100,8 +103,7 @@ class Listeners:
                 f"cannot listen on {path}: {error.strerror}: set admin-socket or listen"
             ) from None
         self._paths.append((path, os.stat(path).st_ino))
-        loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_unix_server(factory, sock=sock, backlog=BACKLOG))
+        await self._serve(sock, factory)
         log.info("listening on %s", path)
 
     async def close(self) -> None:

@@ -28,7 +28,7 @@ class Callers:
         transport = request.transport
         peer: Any = transport.get_extra_info("peername") if transport is not None else None
         tls: Any = transport.get_extra_info("ssl_object") if transport is not None else None
-        address = str(peer[0]) if isinstance(peer, tuple) else ""
+        address = plain(str(peer[0])) if isinstance(peer, tuple) else ""
         secure = tls is not None
         if self._trusts(address):
             address = self._forwarded(request.headers.getall("X-Forwarded-For", ()), address)
@@ -46,10 +46,7 @@ class Callers:
             return self._trusts_unix
         if not self._networks:
             return False
-        try:
-            found = ipaddress.ip_address(address)
-        except ValueError:
-            return False
+        found = ipaddress.ip_address(address)
         return any(found in network for network in self._networks)
 
     def _forwarded(self, headers: Iterable[str], address: str) -> str:
@@ -57,9 +54,16 @@ class Callers:
         hops = [hop.strip() for header in headers for hop in header.split(",")]
         for hop in reversed(hops[-_MOST_HOPS:]):
             try:
-                address = str(ipaddress.ip_address(hop))
+                address = plain(hop)
             except ValueError:
                 break
             if not self._trusts(address):
                 break
         return address
+
+
+def plain(text: str) -> str:
+    """An address as it is usually written; IPv4 also where a socket for both has it as IPv6."""
+    address = ipaddress.ip_address(text)
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)

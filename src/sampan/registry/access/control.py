@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Sequence
 
 from sampan.model.registry import Action, Caller, Grant, Identity
@@ -68,6 +69,7 @@ class AccessControl:
         raise Unauthenticated(f"unsupported authorization scheme {scheme[:20]!r}: use Basic or Bearer")
 
     async def _login(self, address: str, name: str, password: str) -> Identity:
+        address = _neighbourhood(address)
         if self._passwords is None:
             raise Unauthenticated("this registry has no passwords of its own")
         passwords = self._passwords
@@ -190,6 +192,13 @@ class LocalAuthenticator:
 
     def challenge(self, caller: Caller, action: Action, repository: str) -> str:
         return 'Basic realm="registry"'
+
+
+def _neighbourhood(address: str) -> str:
+    """Of IPv6 the first 64 bits: whoever has one address there has them all."""
+    if ":" not in address:
+        return address
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 def _quoted(text: str) -> str:
