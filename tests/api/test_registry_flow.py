@@ -226,7 +226,9 @@ def test_two_pushes_of_one_tag_at_once(client: Client, registry: Registry, name:
     assert registry.count("POST", "/uploads/") == 3
 
 
-@pytest.mark.parametrize("point", crash_points("download", "pull"))
+@pytest.mark.parametrize(
+    "point", [*crash_points("download", "pull"), "layer.publish.synced", "image.register.committed"]
+)
 def test_crash_in_a_pull(client: Client, daemon: Daemon, registry: Registry, point: str) -> None:
     registry.add_image("app", "1", [{"file": os.urandom(3 << 20)}, {"other": b"x"}])
     image = f"{registry.host}/app:1"

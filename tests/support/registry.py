@@ -68,6 +68,7 @@ class Registry:
         users: dict[str, str] | None = None,
         tokens: bool = False,
         certificate: tuple[Path, Path] | None = None,
+        client_authority: Path | None = None,
     ) -> None:
         """With ``users`` everything needs a name and password, by way of a token server with ``tokens``."""
         self.blobs: dict[str, bytes] = {}
@@ -97,6 +98,7 @@ class Registry:
         self._users = users or {}
         self._tokens: dict[str, str] | None = {} if tokens else None
         self._certificate = certificate
+        self._client_authority = client_authority
         self._port = 0
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -138,6 +140,9 @@ class Registry:
         if self._certificate is not None:
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             context.load_cert_chain(*self._certificate)
+            if self._client_authority is not None:
+                context.load_verify_locations(self._client_authority)
+                context.verify_mode = ssl.CERT_REQUIRED
         site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=context)
         await site.start()
         self._port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]

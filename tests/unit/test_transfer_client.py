@@ -369,6 +369,21 @@ async def test_bound_of_downloads(registries: Registries, server: Registry, tmp_
     assert server.most_at_once == 2
 
 
+async def test_what_begins_while_others_are_removed_stays(
+    registries: Registries, server: Registry, blob: tuple[str, bytes], tmp_path: Path
+) -> None:
+    digest, data = blob
+    target = await repository(registries, server)
+    shared = downloads(tmp_path)
+    (tmp_path / "downloads" / "idle").write_bytes(b"x")
+    for _ in range(10):
+        _, path = await asyncio.gather(
+            shared.clear(), shared.fetch(digest, len(data), [target], ignore)
+        )
+        assert Path(path).read_bytes() == data
+        assert not (tmp_path / "downloads" / "idle").exists()
+
+
 async def test_old_rests_are_swept(tmp_path: Path) -> None:
     shared = downloads(tmp_path)
     for name, age_s in (("old", 8 * 86400), ("new", 86400)):

@@ -72,12 +72,36 @@ async def test_authority_of_the_registry(
     assert await repository(http, server).tags() == ["1"]
 
 
-async def test_client_certificate_is_loaded(
-    http: Http, server: Registry, folder: Path, certificate: tuple[Path, Path]
+async def test_client_certificate_is_shown(
+    http: Http, certificate: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    for name, source in (("ca.crt", 0), ("client.cert", 0), ("client.key", 1)):
-        (folder / name).write_bytes(certificate[source].read_bytes())
-    assert await repository(http, server).tags() == ["1"]
+    with Registry(certificate=certificate, client_authority=certificate[0]) as server:
+        server.add_image("a", "1", [])
+        folder = tmp_path / "certs.d" / server.host
+        folder.mkdir(parents=True)
+        (folder / "ca.crt").write_bytes(certificate[0].read_bytes())
+        with pytest.raises(RegistryUnreachable):
+            await repository(http, server).tags()
+        for name, source in (("client.cert", 0), ("client.key", 1)):
+            (folder / name).write_bytes(certificate[source].read_bytes())
+        # as SIGHUP does
+        http.reload(http.settings, 1)
+        assert await repository(http, server).tags() == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("client.cert", r"missing key client\.key for client certificate client\.cert"),
+        ("client.key", r"missing client certificate client\.cert for key client\.key"),
+    ],
+)
+async def test_half_a_client_certificate(
+    http: Http, server: Registry, folder: Path, certificate: tuple[Path, Path], name: str, text: str
+) -> None:
+    (folder / name).write_bytes(certificate[name == "client.key"].read_bytes())
+    with pytest.raises(RegistryUnreachable, match=text):
+        await repository(http, server).tags()
 
 
 async def test_damaged_files_are_named(http: Http, server: Registry, folder: Path) -> None:

@@ -182,6 +182,7 @@ class Platform:
         attempts = settings.max_download_attempts
         self.registries = Registries(registry_settings(settings), attempts)
         sources = BlobSources(BlobSourceTable(self.db))
+        sources.sweep()
         puller = Puller(
             images.catalog,
             images.transfer,

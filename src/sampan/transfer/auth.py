@@ -49,11 +49,15 @@ class Authorizer:
         endpoint: Endpoint,
         credentials: Credentials,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        login: bool = False,
     ) -> None:
+        """With ``login`` the token server is asked for a refresh token as well."""
         self._http = http
         self._endpoint = endpoint
         self._credentials = credentials
         self._clock = clock
+        self._login = login
         self._kept: dict[str, _Kept] = {}
         self.refresh_token = ""
         """What a token server gave for later logins."""
@@ -118,7 +122,8 @@ class Authorizer:
         headers = {}
         if self._credentials.username:
             query = query | {"account": self._credentials.username, "client_id": _CLIENT_ID}
-            query["offline_token"] = "true"  # noqa: S105 - a parameter's name
+            if self._login:
+                query["offline_token"] = "true"  # noqa: S105 - a parameter's name
             headers["Authorization"] = self.basic
         # one scope parameter each, as token servers that predate the space-separated form read it
         pairs = [

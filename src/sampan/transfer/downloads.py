@@ -182,6 +182,7 @@ class Downloads:
         self._first_wait_s = first_wait_s
         self._jobs: dict[str, _Job] = {}
         self._held: Counter[str] = Counter()
+        self._removing = asyncio.Lock()
         os.makedirs(folder, mode=0o700, exist_ok=True)
 
     def path(self, digest: str) -> str:
@@ -202,7 +203,8 @@ class Downloads:
     async def expire(self, *, dry_run: bool = False) -> int:
         """Remove what nobody has continued for a week and no pull is using; the bytes freed, or with
         ``dry_run`` those that would be."""
-        return await self._in_thread(self._remove, self._used(), time.time() - _KEPT_S, dry_run)
+        async with self._removing:
+            return await self._in_thread(self._remove, self._used(), time.time() - _KEPT_S, dry_run)
 
     @contextlib.contextmanager
     def holding(self, digests: Iterable[str]) -> Iterator[None]:
@@ -217,7 +219,8 @@ class Downloads:
 
     async def clear(self) -> int:
         """Remove everything that no pull is using; the bytes freed."""
-        return await self._in_thread(self._remove, self._used(), math.inf)
+        async with self._removing:
+            return await self._in_thread(self._remove, self._used(), math.inf)
 
     def _used(self) -> set[str]:
         return {os.path.basename(self.path(digest)) for digest in (*self._held, *self._jobs)}
@@ -251,9 +254,11 @@ class Downloads:
         digest is wrong. Within the block :meth:`Download.opened` and :meth:`Download.finished` raise
         ContentMismatch, RegistryRefused, RegistryUnreachable, NoSpace.
         """
-        while (job := self._jobs.get(digest)) is not None and not job.listeners:
-            # the last who wanted it is leaving just now
-            await asyncio.wait([job.task])
+        async with self._removing:
+            # what is begun from here on is not taken for idle
+            while (job := self._jobs.get(digest)) is not None and not job.listeners:
+                # the last who wanted it is leaving just now
+                await asyncio.wait([job.task])
         joined = job is not None
         if job is None:
             job = self._jobs[digest] = _Job()

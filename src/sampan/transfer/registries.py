@@ -75,7 +75,7 @@ class Registries:
         domain = host_of(address)
         addresses = await _addresses(domain) if domain != HUB else []
         endpoint = self.settings.endpoints(domain, addresses, mirrors=False)[0]
-        registry = Registry(self._http, endpoint, credentials)
+        registry = Registry(self._http, endpoint, credentials, login=True)
         try:
             async with registry.send("GET", "/v2/", retried=False):
                 return registry.authorizer.refresh_token

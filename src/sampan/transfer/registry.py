@@ -22,9 +22,11 @@ log = logging.getLogger(__name__)
 
 
 class Registry:
-    def __init__(self, http: Http, endpoint: Endpoint, credentials: Credentials) -> None:
+    def __init__(
+        self, http: Http, endpoint: Endpoint, credentials: Credentials, *, login: bool = False
+    ) -> None:
         self.endpoint = endpoint
-        self.authorizer = Authorizer(http, endpoint, credentials)
+        self.authorizer = Authorizer(http, endpoint, credentials, login=login)
         self._http = http
         self._base = ""
 

@@ -35,10 +35,24 @@ def make_context(endpoint: Endpoint, folders: tuple[str, ...]) -> ssl.SSLContext
                 if name.endswith(".crt"):
                     context.load_verify_locations(path)
                 elif name.endswith(".cert"):
-                    context.load_cert_chain(path, path.removesuffix(".cert") + ".key")
+                    context.load_cert_chain(path, _partner(path, names, ".cert", ".key"))
+                elif name.endswith(".key"):
+                    _partner(path, names, ".key", ".cert")
             except (OSError, ssl.SSLError) as error:
                 raise _unusable(endpoint, path, error) from error
     return context
+
+
+def _partner(path: str, names: list[str], ending: str, other: str) -> str:
+    """The file that belongs to a certificate or a key. Raises FileNotFoundError in Docker's words."""
+    partner = path.removesuffix(ending) + other
+    name, wanted = os.path.basename(path), os.path.basename(partner)
+    if wanted not in names:
+        if other == ".key":
+            hint = "CA certificates must use the extension .crt"
+            raise FileNotFoundError(f"missing key {wanted} for client certificate {name}. {hint}")
+        raise FileNotFoundError(f"missing client certificate {wanted} for key {name}")
+    return partner
 
 
 def _unusable(endpoint: Endpoint, path: str, error: Exception) -> RegistryUnreachable:

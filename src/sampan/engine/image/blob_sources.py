@@ -15,11 +15,13 @@ class BlobSources:
     def __init__(self, table: BlobSourceTable) -> None:
         self._table = table
 
+    def sweep(self) -> None:
+        """What has not been seen for more than a year is most likely gone."""
+        self._table.forget(now_ns() - _KEPT_NS)
+
     def seen(self, name: ImageName, digests: Iterable[str]) -> None:
         """The repository of ``name`` has just proved to have them."""
-        now = now_ns()
-        self._table.put(dict.fromkeys(digests), name.domain, name.path, now)
-        self._table.forget(now - _KEPT_NS)
+        self._table.put(dict.fromkeys(digests), name.domain, name.path, now_ns())
 
     def places(self, digest: str) -> list[tuple[str, str]]:
         """Registries and repositories that had it, the latest first."""

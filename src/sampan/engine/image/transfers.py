@@ -108,7 +108,7 @@ class Transfers:
         )
         try:
             config = _platform(data)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return []
         keys = ("architecture", "os", "variant", "os.version", "os.features")
         found = {key: config[key] for key in keys if config.get(key)}
