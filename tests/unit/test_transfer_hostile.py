@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -21,14 +22,16 @@ from sampan.transfer.errors import (
     RegistryUnreachable,
     TooSlow,
     UnsupportedManifest,
+    WrongAnswer,
 )
+from sampan.transfer.http import Http
 from sampan.transfer.manifests import Fetched, read_index, read_manifest
 from sampan.transfer.pace import Pace
 from sampan.transfer.redirects import headers_for, is_redirect, next_url
 from sampan.transfer.registries import Registries
 from sampan.transfer.repository import Repository
 from sampan.transfer.retries import LONGEST_PAUSE_S, is_passing, pause_s, retry_after_s
-from sampan.transfer.settings import RegistrySettings
+from sampan.transfer.settings import Endpoint, RegistrySettings
 
 ADA = Credentials(username="ada", password="secret")
 HURRIED = Pace(bytes=1 << 20, seconds=0.05)
@@ -68,9 +71,18 @@ def test_where_redirects_lead() -> None:
     here = "https://r.lan/v2/a"
     assert next_url("GET", here, "/other#part", []) == "https://r.lan/other"
     assert next_url("GET", "http://r.lan/a", "https://cdn.lan/b", []) == "https://cdn.lan/b"
-    for location in ("http://r.lan/v2/a", "ftp://r.lan/a", "file:///etc/passwd", "", here):
-        with pytest.raises(RegistryUnreachable):
+    for location in (
+        "http://r.lan/v2/a",
+        "ftp://r.lan/a",
+        "file:///etc/passwd",
+        "",
+        here,
+        "http://[::1",
+        "//r:x",
+    ):
+        with pytest.raises(WrongAnswer) as raised:
             next_url("GET", here, location, [])
+        assert not is_passing(raised.value), "asked again, it leads there again"
     with pytest.raises(RegistryUnreachable, match="circle"):
         next_url("GET", here, "https://r.lan/b", ["https://r.lan/b"])
     with pytest.raises(RegistryUnreachable, match="stopped after 8 redirects"):
@@ -278,3 +290,39 @@ async def test_identity_token_is_exchanged_for_tokens() -> None:
         await target.manifest("1")
         assert len(server.requests) == before + 1
         await registries.close()
+
+
+# answers that are no use
+
+
+async def _answering(answer: bytes) -> tuple[asyncio.Server, str]:
+    """A server that says the same to everybody, and its host."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        with contextlib.suppress(ConnectionError):  # who has read enough of it hangs up
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    return server, f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 60_000 + b"\r\n\r\n", "malformed HTTP response"),
+        (b"220 mail.lan ESMTP\r\n\r\n", "malformed HTTP response"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://[::1\r\nContent-Length: 0\r\n\r\n", "which is no address"),
+    ],
+)
+async def test_no_second_question_after_nonsense(answer: bytes, text: str) -> None:
+    http = Http(RegistrySettings())
+    server, host = await _answering(answer)
+    async with server:
+        with pytest.raises(WrongAnswer, match=text) as raised:
+            async with http.send("GET", f"http://{host}/v2/", Endpoint(host=host), {}):
+                pass
+    await http.close()
+    assert len(raised.value.message) < 600

@@ -64,6 +64,10 @@ class RegistryUnreachable(SystemFailure):
         self.connected = connected
 
 
+class WrongAnswer(RegistryUnreachable):
+    """It will be as wrong the next time: a redirect that leads nowhere, a token that cannot be read."""
+
+
 class TooSlow(RegistryUnreachable):
     """Bytes come, but so few that waiting for the rest would have no end."""
 

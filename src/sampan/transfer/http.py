@@ -17,12 +17,13 @@ from aiohttp import (
     ClientConnectorError,
     ClientError,
     ClientResponse,
+    ClientResponseError,
     ClientSession,
     ClientTimeout,
     TCPConnector,
 )
 
-from .errors import RegistryRefused, RegistryUnreachable, refused
+from .errors import RegistryRefused, RegistryUnreachable, WrongAnswer, refused
 from .pace import Pace
 from .redirects import headers_for, is_redirect, next_url
 from .retries import LONGEST_PAUSE_S, pause_s, retry_after_s
@@ -143,6 +144,9 @@ class Http:
                     yield response
         except TimeoutError as error:
             raise RegistryUnreachable(method, url, "no answer in time") from error
+        except ClientResponseError as error:  # no HTTP, or more of a header than anybody needs
+            text = error.message[:_SHOWN_BYTES] or "malformed answer"
+            raise WrongAnswer(method, url, f"malformed HTTP response: {text}") from error
         except (ClientError, ConnectionError, ssl.SSLError) as error:
             connected = not isinstance(error, ClientConnectorError)
             raise RegistryUnreachable(method, url, _reason(error), connected=connected) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urljoin, urlsplit
 
-from .errors import RegistryUnreachable
+from .errors import WrongAnswer
 
 MAX_REDIRECTS = 8
 _PORTS = {"http": 80, "https": 443}
@@ -23,21 +23,32 @@ def origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
 
 
+def is_address(url: str) -> bool:
+    """Whether it is http or https and names a host; a port or an IPv6 address may be malformed."""
+    try:
+        scheme, host, _ = origin(url)
+    except ValueError:
+        return False
+    return scheme in _PORTS and bool(host)
+
+
 def next_url(method: str, url: str, location: str, seen: list[str]) -> str:
     """The address that ``location`` means; ``seen`` are those before it.
 
-    Raises RegistryUnreachable for a circle, too many steps, and for leaving https.
+    Raises WrongAnswer for what is no address, a circle, too many steps, and for leaving https.
     """
-    target = urljoin(url, location).partition("#")[0]
-    scheme = urlsplit(target).scheme
-    if not location or scheme not in _PORTS or not urlsplit(target).hostname:
-        raise RegistryUnreachable(method, url, f"redirect to {location!r}, which is no address")
-    if urlsplit(url).scheme == "https" and scheme != "https":
-        raise RegistryUnreachable(method, url, f"redirect from https to {target} refused")
+    try:
+        target = urljoin(url, location).partition("#")[0]
+    except ValueError:
+        target = ""
+    if not location or not is_address(target):
+        raise WrongAnswer(method, url, f"redirect to {location!r}, which is no address")
+    if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
+        raise WrongAnswer(method, url, f"redirect from https to {target} refused")
     if target in seen or target == url:
-        raise RegistryUnreachable(method, url, f"redirects go round in a circle at {target}")
+        raise WrongAnswer(method, url, f"redirects go round in a circle at {target}")
     if len(seen) >= MAX_REDIRECTS:
-        raise RegistryUnreachable(method, url, f"stopped after {MAX_REDIRECTS} redirects")
+        raise WrongAnswer(method, url, f"stopped after {MAX_REDIRECTS} redirects")
     return target
 
 

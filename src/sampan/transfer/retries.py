@@ -6,7 +6,7 @@ import email.utils
 import random
 import time
 
-from .errors import RegistryRefused, RegistryUnreachable
+from .errors import RegistryRefused, RegistryUnreachable, WrongAnswer
 
 LONGEST_PAUSE_S = 120.0
 """Who asks us to come back later than that is not waited for: the caller is told instead."""
@@ -29,7 +29,7 @@ def retry_after_s(text: str, now_s: float | None = None) -> float:
 def is_passing(error: RegistryRefused | RegistryUnreachable) -> bool:
     """Whether the same request may succeed a little later."""
     if isinstance(error, RegistryUnreachable):
-        return error.connected
+        return error.connected and not isinstance(error, WrongAnswer)
     return error.status in _RETRIED and error.retry_after_s <= LONGEST_PAUSE_S
 
 
