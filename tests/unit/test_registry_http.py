@@ -3,6 +3,7 @@ they do not ask."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -26,6 +27,7 @@ from tests.support.registry_client import (
 from tests.support.registry_server import RegistryProcess, RegistryServer
 
 from sampan.front.registry import call as call_module
+from sampan.front.registry import sending as sending_module
 from sampan.front.registry import server as server_module
 from sampan.front.registry.replies import WARNING_LIMIT_BYTES
 from sampan.model.registry import Action, Identity
@@ -604,7 +606,10 @@ def test_warnings_are_bounded_and_quoted(tmp_path: Path) -> None:
 
 
 def raw(server: RegistryServer, text: str) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    connection = socket.socket()
+    connection.settimeout(30)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+    connection.connect(("127.0.0.1", server.port))
     connection.sendall(text.encode())
     return connection
 
@@ -671,6 +676,38 @@ def test_slow_heads_and_bodies_are_given_up(tmp_path: Path, monkeypatch: pytest.
         with raw(server, "") as silent, raw(server, "GET /v2/ HT") as slow:
             assert silent.recv(1) == b""
             assert slow.recv(1) == b""
+
+
+def open_blobs(digest: str) -> int:
+    """How often this process has a blob's file open."""
+    digits = digest.partition(":")[2]
+    count = 0
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one that listed them, or closed meanwhile
+            count += digits in os.readlink(f"/proc/self/fd/{fd}")
+    return count
+
+
+def test_clients_that_take_nothing_are_cut_off(
+    server: RegistryServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing of them stays, nor of those who leave in the middle."""
+    with RegistryClient(server.port) as client:
+        digest = client.push_blob(name, os.urandom(1 << 20) * 32)
+    request = f"GET /v2/{name}/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n"
+    with raw(server, request) as leaving:
+        assert leaving.recv(1) == b"H"
+        eventually(lambda: open_blobs(digest) == 1, "the blob is being sent")
+    eventually(lambda: open_blobs(digest) == 0, "the one who left is forgotten")
+    monkeypatch.setattr(sending_module, "STALL_S", 0.2)
+    with raw(server, request) as idle:
+        assert idle.recv(1) == b"H"
+        eventually(lambda: open_blobs(digest) == 0, "the one who takes nothing is cut off")
+        taken = 1
+        with contextlib.suppress(ConnectionResetError):
+            while data := idle.recv(1 << 20):
+                taken += len(data)
+        assert taken < 32 << 20
 
 
 def test_two_pushes_of_one_tag_leave_one_of_them_whole(server: RegistryServer, name: str) -> None:
