@@ -6,7 +6,6 @@ symmetric algorithm is ever accepted for those (RFC 8725, section 3.1).
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
@@ -41,14 +40,12 @@ class BadKeys(InvalidArgument):
 
 
 def signing_key(path: str) -> bytes:
-    """The secret in ``path``, made at the first start and readable by this process's user alone."""
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    with contextlib.suppress(FileExistsError):
-        fd = os.open(path, flags, 0o600)
-        with open(fd, "wb") as file:
-            file.write(secrets.token_bytes(_KEY_BYTES))
-            file.flush()
-            os.fsync(fd)
+    """The secret in ``path``, made at the first start and readable by this process's user alone.
+
+    Nobody else makes it meanwhile: one process has the directory. Raises BadKeys, OSError.
+    """
+    if not os.path.lexists(path):
+        _make_key(path)
     with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
         if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
             raise BadKeys(f"{path} is readable by others: chmod 600 it, or delete it for a new one")
@@ -56,6 +53,16 @@ def signing_key(path: str) -> bytes:
     if len(key) < _KEY_BYTES:
         raise BadKeys(f"{path} has fewer than {_KEY_BYTES} bytes: delete it for a new one")
     return key
+
+
+def _make_key(path: str) -> None:
+    """It appears whole: half a key would keep the registry from starting."""
+    flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(f"{path}.new", flags, 0o600), "wb") as file:
+        file.write(secrets.token_bytes(_KEY_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(f"{path}.new", path)
 
 
 class OwnTokens:
