@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -153,7 +154,7 @@ def test_port_in_use_on_the_host(docker: Client) -> None:
         listener.listen()
         port = listener.getsockname()[1]
         result = docker("run", "--rm", "-p", f"{port}:80", BUSYBOX, "true", code=125)
-    assert "address already in use" in result.err
+    assert f"address already in use (by pytest (pid {os.getpid()}))" in result.err
 
 
 def test_network_none_has_loopback_only(docker: Client) -> None:

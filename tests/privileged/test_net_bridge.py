@@ -8,89 +8,26 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.support.net_boxes import Box, ask, link_names, own_namespace, plug, refused, wire_outside
+from tests.support.net_boxes import Box, ask, link_names, own_namespace, refused, wire_outside
+from tests.support.net_host import BRIDGE, HOST4, HOST6, OUTSIDE4, OUTSIDE6, Host, elements
 
 from sampan.base.errors import SampanError
 from sampan.base.ids import new_id
 from sampan.kernel import links
 from sampan.kernel.netlink import NetlinkSocket
 from sampan.kernel.nftables import NftSocket, run_ruleset
-from sampan.model.container import Endpoint, EndpointConfig, EndpointIPAMConfig, PortBinding
+from sampan.model.container import EndpointConfig, EndpointIPAMConfig, PortBinding
 from sampan.model.network import Network
 from sampan.net.errors import AddressInUse, DeviceFailed, InvalidPort, PortInUse, PublishFailed
 from sampan.net.live import plug as plug_live
 from sampan.net.live import unplug as unplug_live
 from sampan.net.settings import NetworkSettings
-from sampan.net.stack import NetworkStack, default_bridge, remove_everything
+from sampan.net.stack import remove_everything
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces"),
 ]
-
-HOST4, OUTSIDE4 = "10.9.0.1", "10.9.0.2"
-HOST6, OUTSIDE6 = "fd09::1", "fd09::2"
-BRIDGE = "tbr0"
-
-
-class Host:
-    """The namespace of a host with a daemon's network stack in it."""
-
-    def __init__(self) -> None:
-        self.boxes: list[Box] = []
-        self.warnings: list[str] = []
-        self.stacks: list[NetworkStack] = []
-        self.network: Network
-
-    def start(self, network_id: str = "", **settings: object) -> None:
-        chosen = NetworkSettings(run_dir="/nonexistent", bridge=BRIDGE, bip="172.30.0.1/24", **settings)  # type: ignore[arg-type]
-        self.start_with(chosen, network_id)
-
-    def start_with(self, settings: NetworkSettings, network_id: str = "") -> None:
-        stack = NetworkStack(settings, self.warnings.append)
-        self.stacks.append(stack)
-        stack.open()
-        self.network = stack.ensure(default_bridge(settings, network_id or new_id(), 1))
-
-    @property
-    def stack(self) -> NetworkStack:
-        """The running daemon's."""
-        return self.stacks[-1]
-
-    def box(self) -> Box:
-        box = Box()
-        self.boxes.append(box)
-        return box
-
-    def run(self, container_id: str, ports: dict[str, str] | None = None, **config: object) -> Container:
-        """A container; ``ports`` maps "80/tcp" to "[ip:]port" bindings separated by blanks."""
-        box = self.box()
-        wanted = {key: [_binding(text) for text in value.split()] for key, value in (ports or {}).items()}
-        endpoint, link, bound = self.stack.containers.connect(
-            self.network,
-            container_id,
-            EndpointConfig(**config),
-            wanted,
-            name=container_id,  # type: ignore[arg-type]
-        )
-        assert link is not None
-        plug(box, link)
-        return Container(box, endpoint, bound)
-
-
-class Container:
-    def __init__(self, box: Box, endpoint: Endpoint, bound: dict[str, list[PortBinding]]) -> None:
-        self.box = box
-        self.endpoint = endpoint
-        self.bound = bound
-        self.ip = endpoint.ip_address
-        self.ip6 = endpoint.global_ipv6_address
-
-
-def _binding(text: str) -> PortBinding:
-    host, _, port = text.rpartition("@")
-    return PortBinding(host_ip=host, host_port="" if port == "any" else port)
-
 
 BRIDGE_NETFILTER = "/proc/sys/net/bridge/bridge-nf-call-ip{}tables"
 
@@ -304,7 +241,7 @@ def test_conflicts_have_dockers_texts(host: Host, outside: Box) -> None:
             )
             assert raised.value.message.endswith(text)
     assert set(host.stack.containers.connections(host.network.id)) == {"web"}
-    assert _elements("publish4") == {"tcp . 8080 : 172.30.0.2 . 80"}
+    assert elements("publish4") == {"tcp . 8080 : 172.30.0.2 . 80"}
 
 
 def test_nothing_is_kept_of_a_request_that_fails_half_way(host: Host) -> None:
@@ -332,7 +269,7 @@ def test_a_published_port_is_kept_from_programs(host: Host) -> None:
     host.stack.containers.disconnect("web")
     with socket.socket() as tcp:
         tcp.bind(("0.0.0.0", 8080))
-    assert _elements("publish4") == set()
+    assert elements("publish4") == set()
     host.stack.containers.disconnect("web")
 
 
@@ -386,7 +323,7 @@ def test_a_restarted_daemon_finds_its_containers(host: Host, outside: Box) -> No
     host.stack.containers.recover("web", host.network, web.endpoint, web.bound)
     host.stack.settle()
     assert outside.run(lambda: ask(HOST4, 8080)) == OUTSIDE4
-    assert _elements("publish4") == {"tcp . 8080 : 172.30.0.2 . 80"}
+    assert elements("publish4") == {"tcp . 8080 : 172.30.0.2 . 80"}
     with pytest.raises(PortInUse, match="port is already allocated"):
         host.run("late", {"80/tcp": "8080"})
     fresh = host.run("fresh", {"80/tcp": "8081"})
@@ -403,7 +340,7 @@ def test_a_flushed_firewall_is_put_back(host: Host, outside: Box) -> None:
     assert outside.run(lambda: ask(HOST4, 8080)) == OUTSIDE4
     run_ruleset("flush ruleset")
     host.stack.containers.disconnect("next")
-    assert _elements("publish4") == {"tcp . 8080 : 172.30.0.2 . 80"}
+    assert elements("publish4") == {"tcp . 8080 : 172.30.0.2 . 80"}
 
 
 def test_other_tables_that_drop_are_named(host: Host) -> None:
@@ -414,7 +351,7 @@ def test_other_tables_that_drop_are_named(host: Host) -> None:
 
 
 def test_without_firewall_publishing_says_so(host: Host) -> None:
-    host.start(firewall=False)
+    host.start(firewall="off")
     host.run("plain")
     with pytest.raises(PublishFailed, match="cannot publish ports"):
         host.run("web", {"80/tcp": "8080"})
@@ -427,7 +364,7 @@ def test_shutdown_leaves_nothing_unless_containers_run(host: Host) -> None:
     web = host.run("web", {"80/tcp": "8080"})
     host.stack.close()
     assert BRIDGE in link_names()
-    assert _elements("publish4") == {"tcp . 8080 : 172.30.0.2 . 80"}
+    assert elements("publish4") == {"tcp . 8080 : 172.30.0.2 . 80"}
 
     host.start(network_id=host.network.id)
     host.stack.containers.recover("web", host.network, web.endpoint, web.bound)
@@ -505,14 +442,6 @@ def _counter(comment: str) -> int:
     rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
     line = next(line for line in rules.splitlines() if comment in line)
     return int(line.partition("packets ")[2].split()[0])
-
-
-def _elements(name: str) -> set[str]:
-    shown = subprocess.run(
-        ["nft", "list", "map", "inet", f"sampan-{BRIDGE}", name], capture_output=True, text=True, check=True
-    ).stdout
-    _, found, rest = shown.partition("elements = {")
-    return {part.strip() for part in rest.partition("}")[0].split(",")} if found else set()
 
 
 def _wait_for(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:

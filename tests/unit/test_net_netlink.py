@@ -7,6 +7,8 @@ import socket
 import struct
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sampan.kernel.netlink import (
     MessageReader,
@@ -22,8 +24,10 @@ from sampan.kernel.netlink import (
     route_request,
     split_address,
 )
-from sampan.net.firewall import BridgeRules, element_of, render_quiet, render_rules
+from sampan.kernel.nftables import Element
+from sampan.net.elements import element_of, elements_of
 from sampan.net.ports import PublishedPort
+from sampan.net.ruleset import BridgeRules, render_quiet, render_rules
 
 
 def test_attributes_are_padded_and_read_back() -> None:
@@ -110,16 +114,38 @@ def test_messages_are_split_and_an_empty_queue_ends_them() -> None:
 
 def test_elements_of_the_port_maps() -> None:
     anywhere = PublishedPort("tcp", "0.0.0.0", 8080, "10.0.0.2", 80)
-    assert element_of(anywhere) == (
+    assert element_of(anywhere) == Element(
         "publish4",
         b"\x06\0\0\0" + b"\x1f\x90\0\0",
         b"\x0a\0\0\x02" + b"\0\x50\0\0",
     )
     here = PublishedPort("udp", "fd00::9", 53, "fd00::2", 5353)
-    name, key, data = element_of(here)
+    name, key, data, _ = element_of(here)
     assert name == "publish6_at"
     assert key == socket.inet_pton(socket.AF_INET6, "fd00::9") + b"\x11\0\0\0" + b"\0\x35\0\0"
     assert data == socket.inet_pton(socket.AF_INET6, "fd00::2") + b"\x14\xe9\0\0"
+
+
+@given(st.sets(st.tuples(st.integers(1, 40), st.integers(0, 1)), max_size=30))
+def test_ranges_are_found_whatever_the_order(wanted: set[tuple[int, int]]) -> None:
+    """Every port is in exactly one element, and one that keeps its number is in as long a range as can be."""
+    published = [
+        PublishedPort("tcp", "0.0.0.0", port, "10.0.0.2", port if not shift else port + 100)
+        for port, shift in dict(wanted).items()
+    ]
+    elements = elements_of(published)
+    assert elements == elements_of(reversed(published))
+    covered: list[int] = []
+    for element in elements:
+        first = int.from_bytes(element.key[4:6], "big")
+        last = int.from_bytes(element.key_end[4:6], "big") if element.key_end else first
+        covered += range(first, last + 1)
+        assert bool(element.key_end) == (element.name == "range4")
+    assert sorted(covered) == sorted(entry.host_port for entry in published)
+    plain = {entry.host_port for entry in published if entry.port == entry.host_port}
+    assert len([e for e in elements if e.name == "range4"]) == sum(
+        1 for port in plain if port - 1 not in plain and port + 1 in plain
+    )
 
 
 def test_rules_name_each_bridge_where_it_belongs() -> None:

@@ -23,7 +23,7 @@ from sampan.store.networks import NetworkTable
 class Service:
     def __init__(self, db: Database) -> None:
         self.table = NetworkTable(db)
-        self.stack = NetworkStack(NetworkSettings(bridge="none", firewall=False, run_dir="/nonexistent"))
+        self.stack = NetworkStack(NetworkSettings(bridge="none", firewall="off", run_dir="/nonexistent"))
         self.stack.drivers["bridge"] = PlainDriver("bridge")
         self.events: list[tuple[str, str, dict[str, str]]] = []
         events = Events()

@@ -27,6 +27,7 @@ from .options import (
 DEFAULT_FILES = ("/etc/sampan/sampan.toml", "/etc/sampan/daemon.json")
 LOG_DRIVERS = ("json-file", "local", "none")
 LAYER_BLOBS = ("auto", "keep", "drop")
+FIREWALLS = ("docker", "respect")
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error", "fatal", "panic")
 
 
@@ -64,6 +65,12 @@ def read_level(text: str) -> str:
 def read_layer_blobs(text: str) -> str:
     if text not in LAYER_BLOBS:
         raise SettingError(f"invalid layer-blobs: {text} (there are {', '.join(LAYER_BLOBS)})")
+    return text
+
+
+def read_firewall(text: str) -> str:
+    if text not in FIREWALLS:
+        raise SettingError(f"invalid firewall: {text} (there are {', '.join(FIREWALLS)})")
     return text
 
 
@@ -128,6 +135,12 @@ class Settings:
     ipv6: bool = option("IPv6 on the default bridge", "ipv6", kind="flag")
     ip_masq: bool = option("Masquerade what leaves the default bridge", "ip-masq", kind="flag", default=True)
     ip_forward: bool = option("Switch on net.ipv4.ip_forward", "ip-forward", kind="flag", default=True)
+    firewall: str = option(
+        "Published ports: docker (open to everybody) or respect (the host's rules for what comes in decide)",
+        "firewall",
+        default="docker",
+        read=read_firewall,
+    )
     iptables: bool = option("Firewall rules (Sampan writes nftables)", "iptables", kind="flag", default=True)
     ip6tables: bool = option("IPv6 firewall rules", "ip6tables", kind="flag", default=True)
     userland_proxy: bool = option(

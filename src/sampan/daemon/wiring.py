@@ -340,6 +340,7 @@ class Platform:
         await self.images.recover()
         await self.workers.run(self.downloads.sweep)
         self.network.settle()
+        self.network.watch()
         self.volumes.unmount_unused()
         self.recovery.start_wanted()
         self._following = asyncio.ensure_future(self.upkeep.follow())
@@ -466,7 +467,7 @@ def network_settings(settings: Settings) -> NetworkSettings:
         default_gateway=settings.default_gateway,
         default_gateway_v6=settings.default_gateway_v6,
         mtu=settings.mtu or 1500,
-        firewall=settings.iptables,
+        firewall=settings.firewall if settings.iptables else "off",
         icc=settings.icc,
         ip_masq=settings.ip_masq,
         ip_forward=settings.ip_forward,

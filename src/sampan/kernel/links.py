@@ -181,6 +181,14 @@ def set_up(route: NetlinkSocket, name: str, index: int) -> None:
     route.execute([(f"set {name} up", RTM_NEWLINK, 0, link_body(index=index, flags=IFF_UP))])
 
 
+def set_master(route: NetlinkSocket, name: str, bridge_index: int) -> None:
+    """Make an interface a port of a bridge. Raises OSError."""
+    body = link_body(
+        attribute_text(IFLA_IFNAME, name), attribute_u32(IFLA_MASTER, bridge_index), flags=IFF_UP
+    )
+    route.execute([(f"put {name} into its bridge", RTM_NEWLINK, 0, body)])
+
+
 def ensure_address(route: NetlinkSocket, name: str, index: int, address: str) -> None:
     """Raises OSError."""
     try:

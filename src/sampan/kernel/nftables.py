@@ -11,13 +11,20 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import socket
 import subprocess
+from collections.abc import Iterator
 from struct import Struct
+from typing import NamedTuple
 
 from .netlink import (
+    MSG_DONTWAIT,
+    NETLINK_ADD_MEMBERSHIP,
     NLM_F_CREATE,
     NLM_F_EXCL,
+    SOL_NETLINK,
+    MessageReader,
     NetlinkSocket,
     Request,
     attribute,
@@ -26,8 +33,18 @@ from .netlink import (
     parse_attributes,
 )
 
-Element = tuple[str, bytes, bytes]
-"""Name of a set or map, key, data (empty in a set). Every part of a concatenation is padded to 4 bytes."""
+
+class Element(NamedTuple):
+    """Of a set or map. Every part of a concatenation is padded to 4 bytes."""
+
+    name: str
+    """Of the set or map."""
+    key: bytes
+    data: bytes = b""
+    """Empty in a set."""
+    key_end: bytes = b""
+    """The last key of a range, in sets with ``flags interval`` whose keys are concatenations (Linux 5.6)."""
+
 
 NETLINK_NETFILTER = 12
 NFPROTO_INET = 1
@@ -39,6 +56,8 @@ NFT_MSG_GETTABLE = _SUBSYSTEM | 1
 NFT_MSG_GETCHAIN = _SUBSYSTEM | 4
 NFT_MSG_NEWSETELEM = _SUBSYSTEM | 12
 NFT_MSG_DELSETELEM = _SUBSYSTEM | 14
+NFT_MSG_NEWGEN = _SUBSYSTEM | 15
+NFNLGRP_NFTABLES = 7
 
 NFTA_TABLE_NAME = 1
 NFTA_CHAIN_TABLE = 1
@@ -52,6 +71,8 @@ NFTA_SET_ELEM_LIST_ELEMENTS = 3
 NFTA_LIST_ELEM = 1
 NFTA_SET_ELEM_KEY = 1
 NFTA_SET_ELEM_DATA = 2
+NFTA_SET_ELEM_KEY_END = 10
+NFTA_GEN_PROC_PID = 2
 NFTA_DATA_VALUE = 1
 
 NF_INET_FORWARD = 2
@@ -84,7 +105,7 @@ class NftSocket:
 
     def delete_elements(self, table: str, elements: list[Element]) -> None:
         """Raises OSError with ENOENT, and nothing is deleted, when one of them (or the table) is gone."""
-        bare = [(name, key, b"") for name, key, _ in elements]
+        bare = [element._replace(data=b"") for element in elements]
         self._change(f"remove from nft table {table}", NFT_MSG_DELSETELEM, 0, table, bare)
 
     def has_table(self, table: str) -> bool:
@@ -115,8 +136,8 @@ class NftSocket:
             return
         requests: list[Request] = [(f"{what}: begin", NFNL_MSG_BATCH_BEGIN, 0, _BATCH)]
         by_name: dict[str, list[bytes]] = {}
-        for name, key, data in elements:
-            by_name.setdefault(name, []).append(_element(key, data))
+        for element in elements:
+            by_name.setdefault(element.name, []).append(_encode(element))
         for name, encoded in by_name.items():
             head = _INET + attribute_text(NFTA_SET_ELEM_LIST_TABLE, table)
             head += attribute_text(NFTA_SET_ELEM_LIST_SET, name)
@@ -128,11 +149,72 @@ class NftSocket:
         self._netlink.execute(requests, acknowledged=-2)
 
 
-def _element(key: bytes, data: bytes) -> bytes:
-    parts = [nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, key))]
-    if data:
-        parts.append(nested(NFTA_SET_ELEM_DATA, attribute(NFTA_DATA_VALUE, data)))
+def _encode(element: Element) -> bytes:
+    parts = [nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, element.key))]
+    if element.key_end:
+        parts.append(nested(NFTA_SET_ELEM_KEY_END, attribute(NFTA_DATA_VALUE, element.key_end)))
+    if element.data:
+        parts.append(nested(NFTA_SET_ELEM_DATA, attribute(NFTA_DATA_VALUE, element.data)))
     return nested(NFTA_LIST_ELEM, *parts)
+
+
+class NftChanges:
+    """What changes in the tables of this network namespace, as it happens (NFNLGRP_NFTABLES)."""
+
+    def __init__(self) -> None:
+        """Raises OSError."""
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
+        self._touched: set[str] = set()
+        self._own = b""
+        """This process as the kernel's messages name it: by its number in the first pid namespace."""
+        try:
+            self._socket.bind((0, 0))
+            self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES)
+            self._learn_own()
+        except OSError:
+            self._socket.close()
+            raise
+
+    def _learn_own(self) -> None:
+        """By a change of our own, whose messages are there when it returns."""
+        probe = f"sampan-probe-{os.urandom(4).hex()}"
+        run_ruleset(f"add table inet {probe}\ndelete table inet {probe}\n")
+        for tables, process in self._transactions():
+            if probe in tables:
+                self._own = process
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def foreign(self) -> set[str] | None:
+        """Names of the tables (of whatever family) that other processes have changed since the last call;
+        None when so much has happened that nobody knows."""
+        found: set[str] = set()
+        try:
+            for tables, process in self._transactions():
+                if process != self._own:
+                    found |= tables
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            self._touched = set()
+            return None
+        return found
+
+    def _transactions(self) -> Iterator[tuple[set[str], bytes]]:
+        """The tables that each has changed, and the process that did it."""
+        for kind, _, message in MessageReader(self._socket, MSG_DONTWAIT):
+            attributes = parse_attributes(message[20:])
+            if kind == NFT_MSG_NEWGEN:
+                touched, self._touched = self._touched, set()
+                yield touched, attributes.get(NFTA_GEN_PROC_PID, b"")
+            else:
+                # the table's name is the first attribute of every kind of message
+                self._touched.add(_text(attributes.get(NFTA_TABLE_NAME)))
 
 
 def _text(value: bytes | None) -> str:

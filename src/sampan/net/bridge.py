@@ -18,19 +18,23 @@ from sampan.model.network import Network
 from .addresses import NetworkAddresses, Subnets, with_prefixes
 from .driver import Attached, PortPolicy
 from .errors import DeviceFailed, InvalidNetworkSetting
-from .firewall import QUIET_PREFIX, BridgeRules, Firewall
+from .firewall import Firewall
 from .ipam import parse_network
 from .options import OPTION_NAME, BridgeOptions, read_bridge_options, read_mac
+from .ruleset import QUIET_PREFIX, BridgeRules
 
 
 @dataclass(slots=True)
 class _Live:
     """A network whose bridge is up."""
 
+    network: Network
     options: BridgeOptions
     rules: BridgeRules
     addresses: NetworkAddresses
     owned: bool
+    index: int = 0
+    """Of the bridge's interface."""
 
 
 class BridgeDriver:
@@ -52,6 +56,12 @@ class BridgeDriver:
         self._ip_forward = ip_forward
         self._random = random_bytes
         self._live: dict[str, _Live] = {}
+        self.changed: Callable[[], None] = lambda: None
+        """Called when there is another set of bridges."""
+
+    def indexes(self) -> list[int]:
+        """Of the interfaces of all bridges, the newest first."""
+        return [live.index for live in reversed(self._live.values())]
 
     def create(self, network: Network) -> Network:
         options = read_bridge_options(network.options, f"br-{network.id[:12]}", internal=network.internal)
@@ -63,28 +73,29 @@ class BridgeDriver:
                 pools = self._subnets.complete(network, route, has, network.options.get(OPTION_NAME, ""))
                 network = msgspec.structs.replace(network, pools=pools)
                 live = _Live(
+                    network=network,
                     options=options,
                     rules=bridge_rules(network, options),
                     addresses=NetworkAddresses(network),
                     owned=present is None or present.alias == self._alias,
                 )
-                self._set_up(route, network, live, present)
+                live.index = self._set_up(route, network, live, present)
         except OSError as error:
             raise DeviceFailed(f"failed to set up bridge {name}: {error.strerror}") from error
         self._subnets.keep(network)
         self._live[network.id] = live
         self._firewall.add_bridge(live.rules)
+        self.changed()
         return network
 
-    def _set_up(
-        self, route: NetlinkSocket, network: Network, live: _Live, present: links.Link | None
-    ) -> None:
+    def _set_up(self, route: NetlinkSocket, network: Network, live: _Live, present: links.Link | None) -> int:
+        """The bridge's index."""
         name = live.options.name
         if present is not None and present.kind != "bridge":
             raise InvalidNetworkSetting(f"existing interface {name} is not a bridge")
         if present is not None:
             self._configure(route, network, live, present.ifindex)
-            return
+            return present.ifindex
         mac = bytes([0x02, 0x42]) + self._random(4)
         index = links.create_bridge(route, name, mac=mac.hex(":"), mtu=live.options.mtu, alias=self._alias)
         try:
@@ -92,15 +103,12 @@ class BridgeDriver:
         except OSError:
             links.delete_link(route, name)
             raise
+        return index
 
     def _configure(self, route: NetlinkSocket, network: Network, live: _Live, index: int) -> None:
         name = live.options.name
         self._write_sysctls(name, network)
-        wanted = [
-            f"{pool.gateway}/{parse_network(pool.subnet).prefixlen}"
-            for pool in network.pools
-            if live.options.gateway_mode(6 if ":" in pool.subnet else 4) != "isolated"
-        ]
+        wanted = _gateway_addresses(live)
         for address in wanted:
             links.ensure_address(route, name, index, address)
         if live.owned:  # from a daemon with other settings
@@ -127,6 +135,7 @@ class BridgeDriver:
         live = self._live.pop(network.id, None)
         if live is None:
             return
+        self.changed()
         self._subnets.forget(network.id)
         self._firewall.remove_bridge(live.options.name)
         if live.owned:
@@ -137,6 +146,30 @@ class BridgeDriver:
                 raise DeviceFailed(
                     f"failed to remove bridge {live.options.name}: {error.strerror}"
                 ) from error
+
+    def repair(self, endpoints: Callable[[str], list[Endpoint]]) -> bool:
+        """Make bridges again that somebody has deleted, set down or taken the address of, and put the links
+        of running containers back; ``endpoints`` of a network by id. Whether anything was wrong. Raises
+        OSError."""
+        repaired = False
+        with NetlinkSocket() as route:
+            present = {link.name: link for link in links.list_links(route)}
+            for network_id, live in self._live.items():
+                bridge = present.get(live.options.name)
+                missing = bridge is None or not bridge.is_up
+                if bridge is not None and not missing:
+                    has = set(links.list_addresses(route, bridge.ifindex))
+                    missing = not has.issuperset(_gateway_addresses(live))
+                if missing:
+                    live.index = self._set_up(route, live.network, live, bridge)
+                    for endpoint in endpoints(network_id):
+                        name = host_end(endpoint.endpoint_id, talking=live.rules.talking)
+                        if name in present:
+                            links.set_master(route, name, live.index)
+                    repaired = True
+        if repaired:
+            self.changed()
+        return repaired
 
     def attach(self, network: Network, endpoint_id: str, config: EndpointConfig) -> Attached:
         live = self._require(network)
@@ -152,8 +185,7 @@ class BridgeDriver:
 
     def _interface(self, live: _Live, endpoint: Endpoint, config: EndpointConfig) -> Interface:
         return Interface(
-            # Random, as the pair of a container's last run may still be on its way out.
-            host_name=("veth" if live.rules.talking else QUIET_PREFIX) + self._random(4).hex()[:7],
+            host_name=host_end(endpoint.endpoint_id, talking=live.rules.talking),
             parent=live.options.name,
             mac=endpoint.mac_address,
             mtu=live.options.mtu,
@@ -181,6 +213,21 @@ class BridgeDriver:
         if live is None:
             raise DeviceFailed(f"network {network.name} has no bridge; restart the daemon to make it again")
         return live
+
+
+def host_end(endpoint_id: str, *, talking: bool) -> str:
+    """The name of the host's end of an endpoint's link. From its id, which is random and recorded: the link
+    is found again, and the pair of the container's last run may still be on its way out."""
+    return ("veth" if talking else QUIET_PREFIX) + endpoint_id[:7]
+
+
+def _gateway_addresses(live: _Live) -> list[str]:
+    """What the bridge has: containers' gateways, unless the network is isolated from the host."""
+    return [
+        f"{pool.gateway}/{parse_network(pool.subnet).prefixlen}"
+        for pool in live.network.pools
+        if live.options.gateway_mode(6 if ":" in pool.subnet else 4) != "isolated"
+    ]
 
 
 def bridge_rules(network: Network, options: BridgeOptions) -> BridgeRules:

@@ -205,6 +205,10 @@ class ContainerNetworks:
             if connection.network.id == network_id
         }
 
+    def endpoints(self, network_id: str) -> list[Endpoint]:
+        """Of all containers on a network now."""
+        return [one.endpoint for one in self.connections(network_id).values()]
+
     @property
     def is_idle(self) -> bool:
         return not self._connections

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from sampan.formats.ports import join_host_port
+from sampan.kernel.portowners import find_owner
 from sampan.kernel.sockets import drop_input
 
 from .errors import PortInUse
@@ -151,7 +152,7 @@ class PortReservations:
             self._table.take(request.protocol, addresses, port)
             return published
         if refusal is not None and request.first == request.last and request.first:
-            raise refusal
+            raise _with_owner(refusal, request)
         raise PortInUse("all ports are allocated") from refusal
 
     def adopt(self, published: Iterable[PublishedPort]) -> list[str]:
@@ -197,6 +198,16 @@ class PortReservations:
             raise PortInUse(f"failed to bind host port for {published[len(bound)]}: {reason}") from error
         for entry, held in bound:
             self._sockets[entry.protocol, entry.host_address, entry.host_port] = held
+
+
+def _with_owner(refusal: PortInUse, request: PortRequest) -> PortInUse:
+    """Docker's words, and behind them which process has the port."""
+    cause = refusal.__cause__
+    if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
+        owner = find_owner(request.protocol, request.first)
+        if owner is not None:
+            return PortInUse(f"{refusal.message} (by {owner})")
+    return refusal
 
 
 _REASONS = {

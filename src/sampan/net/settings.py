@@ -26,8 +26,10 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     default_gateway: str = ""
     default_gateway_v6: str = ""
     mtu: int = 1500
-    firewall: bool = True
-    """--iptables: without it nothing is published, masqueraded or isolated."""
+    firewall: str = "docker"
+    """``docker``: published ports are open to everybody, whatever the host's rules for incoming packets say;
+    ``respect``: they have their say; ``off`` (--iptables=false): nothing is published, masqueraded or
+    isolated."""
     icc: bool = True
     """Containers on the default network reach each other."""
     ip_masq: bool = True

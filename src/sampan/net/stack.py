@@ -33,6 +33,7 @@ from .ports import PortReservations
 from .resolver.client import Resolver
 from .resolver.process import ResolverFailed
 from .settings import DEFAULT_BRIDGE, NetworkSettings
+from .watch import Watch
 
 
 class NetworkStack:
@@ -44,7 +45,7 @@ class NetworkStack:
         self.bridge_name = settings.bridge or DEFAULT_BRIDGE
         instance = settings.instance or self.bridge_name
         self.table = table_of(instance)
-        self._firewall = Firewall(self.table)
+        self._firewall = Firewall(self.table, respect=settings.firewall == "respect")
         self._ports = PortReservations()
         subnets = Subnets(subnet_pools(settings), read_host_id())
         alias = alias_of(instance)
@@ -68,10 +69,11 @@ class NetworkStack:
         """What the engine connects containers through."""
         self._warn = warn
         self._made: dict[str, Network] = {}
+        self._watch: Watch | None = None
 
     def open(self) -> None:
         """Connect to the firewall. Never raises: see :meth:`warnings`."""
-        if self.settings.firewall:
+        if self.settings.firewall != "off":
             self._firewall.open()
         else:
             self._firewall.unavailable = "switched off by --iptables=false"
@@ -103,6 +105,23 @@ class NetworkStack:
             self._resolver.recover()
         except (OSError, ResolverFailed) as error:
             self._warn(f"names of containers are not resolved: {error}")
+
+    def watch(self) -> None:
+        """From now on repair what others do to the rules and bridges."""
+        watch = Watch(self.table, self._firewall.repair, self.repair_links)
+        try:
+            watch.begin()
+        except OSError as error:
+            self._warn(f"changes of rules and bridges by others are not noticed: {error.strerror}")
+            watch.close()
+            return
+        self._watch = watch
+        self._bridges.changed = lambda: watch.follow(self._bridges.indexes())
+        self._bridges.changed()
+
+    def repair_links(self) -> bool:
+        """Make bridges as they should be. Whether anything was wrong. Raises OSError."""
+        return self._bridges.repair(self.containers.endpoints)
 
     def warnings(self) -> list[str]:
         """For ``docker info``. Raises nothing."""
@@ -143,6 +162,10 @@ class NetworkStack:
 
     def let_go(self) -> None:
         """Close what is open and change nothing in the kernel: all of it stays in force."""
+        if self._watch is not None:
+            self._bridges.changed = lambda: None
+            self._watch.close()
+            self._watch = None
         self._resolver.close()
         self._ports.close()
         self._firewall.close()
