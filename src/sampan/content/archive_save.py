@@ -1,7 +1,7 @@
 """Write images as one archive that Docker, Podman and OCI tools read: an OCI layout with Docker's
 ``manifest.json`` and ``repositories`` beside it, as Docker writes since version 25.
 
-Runs in a thread. Blobs are written as they are stored, so ids, digests and layers come back bit by bit.
+Blobs are written as they came, so ids, digests and layers come back bit by bit.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Item(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_def
     parent: str = ""
 
 
-class _Contents:
+class Contents:
     """What goes into one archive."""
 
     def __init__(self, store: ImageStore, lease: Lease) -> None:
@@ -156,12 +156,20 @@ class _Contents:
             self.index.append(entry)
 
 
-def save_images(store: ImageStore, lease: Lease, saved: list[SavedTarget], write: Write) -> None:
-    """Raises BlobNotFound when an image lost a blob, and what ``write`` raises."""
-    contents = _Contents(store, lease)
+def plan_archive(store: ImageStore, lease: Lease, saved: list[SavedTarget]) -> Contents:
+    """What the archive will hold, from here on under the lease: call it where no image can go meanwhile.
+
+    Raises BlobNotFound when an image lost a blob.
+    """
+    contents = Contents(store, lease)
     saved_ids = {one.images[0].id for one in saved}
     for one in saved:
         contents.add(one, saved_ids)
+    return contents
+
+
+def write_archive(store: ImageStore, contents: Contents, write: Write) -> None:
+    """In a thread. Raises ContentDamaged, BlobNotFound and what ``write`` raises."""
     _directory(write, b"blobs/")
     _directory(write, b"blobs/sha256/")
     for digest in sorted(contents.blobs | contents.made.keys()):

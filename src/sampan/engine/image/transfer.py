@@ -15,7 +15,7 @@ import msgspec
 from sampan.base.clock import format_ns, now_ns
 from sampan.base.errors import InvalidArgument, SystemFailure
 from sampan.content.archive_images import Loaded, load_archive
-from sampan.content.archive_save import SavedTarget, save_images
+from sampan.content.archive_save import SavedTarget, plan_archive, write_archive
 from sampan.content.assembly import Assembled
 from sampan.content.bootstrap import BootstrapOptions, bootstrap
 from sampan.content.compression import CHUNK, Read
@@ -109,9 +109,11 @@ class ImageTransfer:
         """One archive of the images. Raises NoSuchImage and NotFound at the first step."""
         saved = self._select(refs, wanted_platform(platform))
         with self._store.lease() as lease:
+            # before anybody else has a turn, who may remove the images
+            contents = plan_archive(self._store, lease, saved)
 
             def work(write: Callable[[bytes], None]) -> None:
-                save_images(self._store, lease, saved, write)
+                write_archive(self._store, contents, write)
 
             async for chunk in self._workers.produce(work):
                 yield chunk
