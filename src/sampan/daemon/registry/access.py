@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sampan.base.errors import SampanError
@@ -11,15 +12,11 @@ from sampan.daemon.options import SettingError
 from sampan.registry.access.control import AccessControl, OpenAccess
 from sampan.registry.access.htpasswd import Passwords
 from sampan.registry.access.rules import Rule, Rules
-from sampan.registry.access.tokens import (
-    ForeignTokens,
-    OwnTokens,
-    read_certificates,
-    read_jwks,
-    signing_key,
-)
 
 from .sections import AuthSection, Settings, TokenSection
+
+if TYPE_CHECKING:
+    from sampan.registry.access.tokens import ForeignTokens
 
 SERVICE = "sampan-registry"
 KEY_FILE = "token.key"
@@ -46,6 +43,9 @@ def access_of(settings: Settings) -> AccessControl | OpenAccess:
     """Raises SettingError."""
     if settings.is_open:
         return OpenAccess(administered=settings.is_local)
+    # 20 MB that a registry without users does not need
+    from sampan.registry.access.tokens import OwnTokens, signing_key
+
     auth = settings.auth or AuthSection()
     token = auth.token
     service = token.service if token is not None else service_of(settings)
@@ -73,6 +73,8 @@ def access_of(settings: Settings) -> AccessControl | OpenAccess:
 
 
 def _foreign(token: TokenSection) -> ForeignTokens:
+    from sampan.registry.access.tokens import ForeignTokens, read_certificates, read_jwks
+
     keys = read_jwks(token.jwks) if token.jwks else read_certificates(token.certificates)
     return ForeignTokens(keys, issuers=token.issuers, service=token.service, now_s=time.time)
 

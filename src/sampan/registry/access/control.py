@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from sampan.model.registry import Action, Caller, Grant, Identity
 
@@ -14,7 +15,9 @@ from .credentials import WRONG, read_basic
 from .htpasswd import Passwords
 from .rules import Rules
 from .throttle import Throttle
-from .tokens import ForeignTokens, OwnTokens
+
+if TYPE_CHECKING:
+    from .tokens import ForeignTokens, OwnTokens
 
 _LONGEST = 64 << 10
 
