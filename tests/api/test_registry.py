@@ -327,9 +327,10 @@ def test_search(api: docker_py.DockerClient, docker: Client, registry: Registry)
     for options, text in (
         (("--limit", "101", f"{registry.host}/a"), "limit 101 is outside the range of [1, 100]"),
         (("--filter", "size=3", f"{registry.host}/a"), "invalid filter 'size'"),
-        (("http://a/b",), "repository name (http://a/b) should not have a scheme"),
     ):
         assert text in docker("search", *options, code=1).err
+    with pytest.raises(docker_errors.APIError, match=r"400.*should not have a scheme"):
+        api.images.search("http://a/b")
     registry.descriptions = {}
     assert "unexpected status code 404" in docker("search", f"{registry.host}/a", code=1).err
 
