@@ -212,7 +212,7 @@ class Paper:
 
 def test_progress_on_paper_tells_steps_once_and_no_bars() -> None:
     paper = Paper()
-    board = Board(paper, in_place=False)  # type: ignore[arg-type]
+    board = Board(paper, in_place=False, size=lambda: None)  # type: ignore[arg-type]
     for current in (1, 2):
         board.show({"id": "a", "status": "Loading", "progressDetail": {"current": current, "total": 2}})
     for _ in range(2):
@@ -223,12 +223,38 @@ def test_progress_on_paper_tells_steps_once_and_no_bars() -> None:
 
 def test_progress_on_a_terminal_changes_the_line_of_its_object() -> None:
     paper = Paper()
-    board = Board(paper, in_place=True)  # type: ignore[arg-type]
+    board = Board(paper, in_place=True, size=lambda: (24, 80))  # type: ignore[arg-type]
     for name in ("a", "b", "a"):
         board.show({"id": name, "status": "Loading", "progressDetail": {"current": 5, "total": 10}})
     last = paper.text.split("\n")[-1]
     assert last.startswith("\x1b[2A\r\x1b[2Ka: Loading [===============>")
-    assert last.endswith("\x1b[2B\r")
+    assert last.endswith("] 5B/10B\x1b[2B\r")
+
+
+@pytest.mark.parametrize("columns", [1, 8, 20, 30, 60, 200])
+def test_progress_never_breaks_a_line(columns: int) -> None:
+    paper = Paper()
+    board = Board(paper, in_place=True, size=lambda: (24, columns))  # type: ignore[arg-type]
+    board.show({"id": "c0ffee", "status": "Downloading", "progressDetail": {"current": 5, "total": 10}})
+    line = paper.text.removeprefix("\x1b[2K").removesuffix("\n")
+    assert len(line) < max(columns, 2)
+    if columns >= 30:
+        assert line.endswith(" 5B/10B")
+
+
+def test_progress_out_of_reach_goes_on_below() -> None:
+    paper = Paper()
+    board = Board(paper, in_place=True, size=lambda: (3, 80))  # type: ignore[arg-type]
+    for name in ("a", "b", "c", "a", "c"):
+        board.show({"id": name, "status": "Waiting", "progressDetail": {}})
+    # three lines fill the screen: the first one cannot be reached any more, the third one can
+    assert (
+        paper.text
+        == "".join(
+            ("\x1b[2Ka: Waiting\n", "\x1b[2Kb: Waiting\n", "\x1b[2Kc: Waiting\n", "\x1b[2Ka: Waiting\n")
+        )
+        + "\x1b[2A\r\x1b[2Kc: Waiting\x1b[2B\r"
+    )
 
 
 @pytest.mark.parametrize(

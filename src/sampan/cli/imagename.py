@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from sampan.cli import jsontext
+from sampan.cli.failure import Failure
+
 
 def split_tag(name: str) -> tuple[str, str]:
     """``repository`` and ``tag`` of ``host:5000/name:tag``; no tag gives ""."""
@@ -34,3 +37,15 @@ def familiar(name: str) -> str:
     """Without the registry and the namespace that are understood: ``docker.io/library/busybox``."""
     name = name.removeprefix("docker.io/").removeprefix("index.docker.io/")
     return name.removeprefix("library/")
+
+
+def platform_json(text: str) -> str:
+    """``{"os": ..., "architecture": ...}`` of ``linux/arm64/v8``, as the API wants it."""
+    parts = text.split("/")
+    if len(parts) == 1:
+        parts = ["linux", *parts]
+    if not all(parts) or len(parts) > 3:
+        raise Failure(
+            f'invalid platform: "{text}" is an invalid component of "{text}": use OS/ARCH[/VARIANT]'
+        )
+    return jsontext.dumps(dict(zip(("os", "architecture", "variant"), parts, strict=False)))

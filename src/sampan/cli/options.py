@@ -78,6 +78,9 @@ class Option:
         return f"-{self.short}, --{self.name}" if self.short else f"--{self.name}"
 
 
+PLATFORM = Option("platform", "", STRING, "Platform of the image, OS/ARCH[/VARIANT]")
+
+
 class Command:
     """A command: its words, its options and what runs it."""
 

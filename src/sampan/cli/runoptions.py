@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sampan.cli import runvalues
 from sampan.cli.mounts import parse_mount
-from sampan.cli.options import BOOL, INT, LIST, STRING, Option
+from sampan.cli.options import BOOL, INT, LIST, PLATFORM, STRING, Option
 from sampan.cli.units import parse_duration, parse_size
 
 _BYTES = "bytes"
@@ -34,7 +34,7 @@ _CONTAINER = (
     Option("label", "l", LIST, "Set metadata on the container", check=runvalues.label),
     Option("label-file", "", LIST, "Read labels from a file, one per line", complete="file"),
     Option("name", "", STRING, "Name of the container"),
-    Option("platform", "", STRING, "Platform of the image, OS/ARCH[/VARIANT]"),
+    PLATFORM,
     Option("pull", "", STRING, "Get the image first: always, missing or never", default="missing"),
     Option("quiet", "q", BOOL, "No progress while the image is fetched"),
     Option(

@@ -15,6 +15,11 @@ def environment(name: str) -> str:
     return value.decode("utf-8", "surrogateescape") if value else ""
 
 
+def wanted_platform(given: str) -> str:
+    """``--platform``, else DOCKER_DEFAULT_PLATFORM: for what pulls, makes and runs."""
+    return given or environment("DOCKER_DEFAULT_PLATFORM")
+
+
 def is_terminal(descriptor: int) -> bool:
     return posix.isatty(descriptor)
 

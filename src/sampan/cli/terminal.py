@@ -46,10 +46,10 @@ class RawTerminal:
             termios.tcsetattr(self._descriptor, termios.TCSANOW, saved)
 
 
-def size() -> tuple[int, int] | None:
-    """Rows and columns of the terminal on standard output, if it is one."""
+def size(descriptor: int = 1) -> tuple[int, int] | None:
+    """Rows and columns of the terminal, on standard output or another descriptor, if it is one."""
     try:
-        columns, rows = posix.get_terminal_size(1)
+        columns, rows = posix.get_terminal_size(descriptor)
     except OSError:
         return None
     return (rows, columns) if rows or columns else None

@@ -7,7 +7,8 @@ import sys
 
 from sampan.cli import jsontext
 from sampan.cli.failure import Failure
-from sampan.cli.options import BOOL, STRING, Command, Option, Values
+from sampan.cli.imagename import platform_json
+from sampan.cli.options import BOOL, PLATFORM, STRING, Command, Option, Values
 from sampan.cli.progress import follow
 from sampan.cli.session import Session, is_terminal
 from sampan.cli.stream import write_all
@@ -49,18 +50,6 @@ def load(session: Session, values: Values, words: list[str]) -> int:
         while data := response.read_some():
             write_all(1, data)
     return 0
-
-
-def platform_json(text: str) -> str:
-    """``{"os": ..., "architecture": ...}`` of ``linux/arm64/v8``, as the API wants it."""
-    parts = text.split("/")
-    if len(parts) == 1:
-        parts = ["linux", *parts]
-    if not all(parts) or len(parts) > 3:
-        raise Failure(
-            f'invalid platform: "{text}" is an invalid component of "{text}": use OS/ARCH[/VARIANT]'
-        )
-    return jsontext.dumps(dict(zip(("os", "architecture", "variant"), parts, strict=False)))
 
 
 class OutputFile:
@@ -196,7 +185,7 @@ IMPORT = Command(
     (
         Option("change", "c", "list", "Dockerfile instruction to apply"),
         Option("message", "m", STRING, "Message of the image"),
-        Option("platform", "", STRING, "Platform of the image, OS/ARCH[/VARIANT]"),
+        PLATFORM,
     ),
     minimum=1,
     maximum=2,

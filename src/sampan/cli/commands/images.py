@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 from sampan.cli import table
 from sampan.cli.containerview import local_time
 from sampan.cli.failure import Failure, Refused
 from sampan.cli.filters import encoded, filter_option
-from sampan.cli.imagename import canonical, familiar, split_tag, with_tag
-from sampan.cli.options import BOOL, STRING, Command, Option, Values
-from sampan.cli.session import Session
+from sampan.cli.imagename import canonical, familiar, platform_json, split_tag, with_tag
+from sampan.cli.options import BOOL, PLATFORM, STRING, Command, Option, Values
+from sampan.cli.session import Session, wanted_platform
 from sampan.cli.table import Column, View
 from sampan.cli.units import ellipsis, human_size, short_id
 from sampan.formats.durations import human_duration
@@ -99,6 +100,8 @@ def list_images(session: Session, values: Values, words: list[str]) -> int:
         query.append(("filters", encoded(filters)))
     if ".SharedSize" in source or ".UniqueSize" in source:
         query.append(("shared-size", "1"))
+    if values.flag("tree"):
+        return _tree(session, values, source, query)
     images = session.client.call("GET", "/images/json", query)
     digests = values.flag("digests") or ".Digest" in source
     quiet = values.flag("quiet")
@@ -108,6 +111,44 @@ def list_images(session: Session, values: Values, words: list[str]) -> int:
         view = View(IMAGES.columns, ("Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"))
     table.write(view, rows, source, truncate=not values.flag("no-trunc"), quiet=quiet)
     return 0
+
+
+def _tree(session: Session, values: Values, source: str, query: list[tuple[str, str]]) -> int:
+    for option in ("quiet", "no-trunc", "digests"):
+        if values.flag(option):
+            raise Failure(f"--{option} is not supported with --tree")
+    if source:
+        raise Failure("--format is not supported with --tree")
+    images = session.client.call("GET", "/images/json", [*query, ("manifests", "1")])
+    lines = [("IMAGE", "ID", "DISK USAGE", "CONTENT SIZE", "IN USE")]
+    for image in sorted(images, key=lambda one: (not one.get("RepoTags"), one.get("RepoTags"), one["Id"])):
+        manifests = [one for one in image.get("Manifests") or () if one["Kind"] == "image"]
+        content = sum(one["Size"]["Content"] for one in image.get("Manifests") or ())
+        used = any(one["ImageData"]["Containers"] for one in manifests)
+        names = image.get("RepoTags") or ["<untagged>"]
+        lines += [(name, "", "", "", "") for name in names[:-1]]
+        lines.append((names[-1], *_branch(image["Id"], image["Size"], content, used)))
+        for place, one in enumerate(manifests):
+            mark = "└─ " if place == len(manifests) - 1 else "├─ "
+            lines.append((mark + _platform(one), *_leaf(one)))
+    sys.stdout.write(table.align(lines))
+    return 0
+
+
+def _branch(identity: str, size: int, content: int, used: bool) -> tuple[str, str, str, str]:
+    return short_id(identity), human_size(size, 3), human_size(content, 3), "yes" if used else ""
+
+
+def _leaf(manifest: Item) -> tuple[str, str, str, str]:
+    if not manifest["Available"]:
+        return short_id(manifest["ID"]), "not here", "", ""
+    size = manifest["Size"]
+    return _branch(manifest["ID"], size["Total"], size["Content"], bool(manifest["ImageData"]["Containers"]))
+
+
+def _platform(manifest: Item) -> str:
+    platform = manifest["ImageData"]["Platform"]
+    return "/".join(platform[key] for key in ("os", "architecture", "variant") if platform.get(key))
 
 
 def _history_view(human: bool) -> View:
@@ -133,7 +174,8 @@ def _history_view(human: bool) -> View:
 
 def history(session: Session, values: Values, words: list[str]) -> int:
     source = table.wanted_format(values.text("format"), values.flag("json"))
-    layers = session.client.call("GET", f"/images/{words[0]}/history")
+    query = [("platform", platform_json(values.text("platform")))] if values.text("platform") else []
+    layers = session.client.call("GET", f"/images/{words[0]}/history", query)
     view = _history_view(values.flag("human"))
     table.write(view, layers, source, truncate=not values.flag("no-trunc"), quiet=values.flag("quiet"))
     return 0
@@ -153,6 +195,7 @@ def remove(session: Session, values: Values, words: list[str]) -> int:
     query = [("force", "1")] if values.flag("force") else []
     if values.flag("no-prune"):
         query.append(("noprune", "1"))
+    query += [("platforms", platform_json(text)) for text in values.many("platform")]
     status = 0
     for name in words:
         try:
@@ -221,9 +264,8 @@ def pull(session: Session, values: Values, words: list[str]) -> int:
     name = with_tag(words[0])
     if name != words[0] and not everything and not quiet:
         print("Using default tag: latest", flush=True)
-    pull_image(
-        session, words[0], values.text("platform"), quiet=quiet, to_stderr=False, everything=everything
-    )
+    platform = wanted_platform(values.text("platform"))
+    pull_image(session, words[0], platform, quiet=quiet, to_stderr=False, everything=everything)
     print(canonical(repository) if everything else canonical(name))
     return 0
 
@@ -235,6 +277,7 @@ LIST_OPTIONS = (
     *table.FORMAT_OPTIONS,
     table.NO_TRUNC,
     Option("quiet", "q", BOOL, "Only display image IDs"),
+    Option("tree", "", BOOL, "Show the platforms of each image below it"),
 )
 
 LIST = Command(
@@ -255,6 +298,7 @@ HISTORY = Command(
         *table.FORMAT_OPTIONS,
         Option("human", "H", BOOL, "Print sizes and dates for people", default=True),
         table.NO_TRUNC,
+        PLATFORM,
         Option("quiet", "q", BOOL, "Only display image IDs"),
     ),
     minimum=1,
@@ -278,6 +322,7 @@ REMOVE = Command(
     (
         Option("force", "f", BOOL, "Remove it even if it has several names or stopped containers"),
         Option("no-prune", "", BOOL, "Keep untagged parents"),
+        Option("platform", "", "list", "Remove only the image of this platform, OS/ARCH[/VARIANT]"),
     ),
     minimum=1,
     complete="image",
@@ -305,7 +350,7 @@ PULL = Command(
     pull,
     (
         Option("all-tags", "a", BOOL, "Fetch all tags of the repository"),
-        Option("platform", "", STRING, "Platform of the image, OS/ARCH[/VARIANT]"),
+        PLATFORM,
         Option("quiet", "q", BOOL, "No progress"),
     ),
     minimum=1,

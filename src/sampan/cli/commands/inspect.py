@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from sampan.cli.failure import Failure, Refused
-from sampan.cli.options import BOOL, STRING, Command, Option, Values
+from sampan.cli.imagename import platform_json
+from sampan.cli.options import BOOL, PLATFORM, STRING, Command, Option, Values
 from sampan.cli.session import Session
 
 TYPE_CHECKING = False
@@ -88,7 +89,8 @@ def inspect_container(session: Session, values: Values, words: list[str]) -> int
 
 
 def inspect_image(session: Session, values: Values, words: list[str]) -> int:
-    return _show(session, values, words, _find("image", []))
+    query = [("platform", platform_json(values.text("platform")))] if values.text("platform") else []
+    return _show(session, values, words, _find("image", query))
 
 
 def inspect_network(session: Session, values: Values, words: list[str]) -> int:
@@ -130,7 +132,7 @@ INSPECT_IMAGE = Command(
     "[OPTIONS] IMAGE [IMAGE...]",
     "Show everything known of one or more images",
     inspect_image,
-    _FORMAT,
+    (*_FORMAT, PLATFORM),
     minimum=1,
     complete="image",
 )

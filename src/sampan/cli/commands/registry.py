@@ -6,8 +6,8 @@ import sys
 
 from sampan.cli.credentials import HUB_SERVER, CredentialStore, Login, registry_of, server_of
 from sampan.cli.failure import Failure
-from sampan.cli.imagename import canonical, familiar, split_tag
-from sampan.cli.options import BOOL, STRING, Command, Option, Values
+from sampan.cli.imagename import canonical, familiar, platform_json, split_tag
+from sampan.cli.options import BOOL, PLATFORM, STRING, Command, Option, Values
 from sampan.cli.session import Session, is_terminal
 
 
@@ -32,26 +32,21 @@ def push(session: Session, values: Values, words: list[str]) -> int:
             print(f"Using default tag: {tag}", flush=True)
     query = [("tag", tag)] if tag else []
     if values.text("platform"):
-        query.append(("platform", _platform(values.text("platform"))))
+        query.append(("platform", platform_json(values.text("platform"))))
     headers = auth_headers(session, repository)
     if not headers:
         headers = [("X-Registry-Auth", "e30=")]
     response = session.client.request("POST", f"/images/{familiar(repository)}/push", query, None, headers)
-    follow(response, quiet=quiet)
+    for result in follow(response, quiet=quiet):
+        if result.get("manifestPushedInsteadOfIndex"):
+            session.warn(
+                "Not all multiplatform-content is present and only the available single-platform image was "
+                f"pushed\n{result['originalIndex']['digest']} -> {result['selectedManifest']['digest']}"
+            )
     if quiet:
         name = canonical(repository)
         print(f"{name}:{tag}" if tag else name)
     return 0
-
-
-def _platform(text: str) -> str:
-    """``linux/arm64/v8`` as the JSON that the API has for it."""
-    from sampan.cli import jsontext
-
-    parts = text.split("/")
-    if len(parts) not in (2, 3) or not all(parts):
-        raise Failure(f"invalid platform: {text}: use OS/ARCH[/VARIANT]")
-    return jsontext.dumps(dict(zip(("os", "architecture", "variant"), parts, strict=False)))
 
 
 def login(session: Session, values: Values, words: list[str]) -> int:
@@ -117,7 +112,7 @@ PUSH = Command(
     (
         Option("all-tags", "a", BOOL, "Send all tags of the repository"),
         Option("disable-content-trust", "", BOOL, "Accepted for Docker's sake", default=True, hidden=True),
-        Option("platform", "", STRING, "Platform of the image, OS/ARCH[/VARIANT]"),
+        PLATFORM,
         Option("quiet", "q", BOOL, "No progress"),
     ),
     minimum=1,

@@ -8,7 +8,7 @@ from sampan.cli.http import Connection
 from sampan.cli.options import Command, Values
 from sampan.cli.runflags import bad, create_body
 from sampan.cli.runoptions import CREATE_OPTIONS, RUN_OPTIONS
-from sampan.cli.session import Session
+from sampan.cli.session import Session, wanted_platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def _post(session: Session, values: Values, body: Json) -> Json:
     policy = values.text("pull")
     if policy not in _PULL:
         raise bad(values, f'invalid pull option: \'{policy}\': must be one of "always", "missing" or "never"')
-    query = [(name, values.text(name)) for name in ("name", "platform") if values.text(name)]
+    query = [("name", values.text("name")), ("platform", wanted_platform(values.text("platform")))]
+    query = [(key, value) for key, value in query if value]
     if policy == "always":
         _pull(session, values, body["Image"])
     try:
@@ -71,7 +72,8 @@ def _post(session: Session, values: Values, body: Json) -> Json:
 def _pull(session: Session, values: Values, image: str) -> None:
     from sampan.cli.commands.images import pull_image
 
-    pull_image(session, image, values.text("platform"), quiet=values.flag("quiet"), to_stderr=True)
+    platform = wanted_platform(values.text("platform"))
+    pull_image(session, image, platform, quiet=values.flag("quiet"), to_stderr=True)
 
 
 def create(session: Session, values: Values, words: list[str]) -> int:
