@@ -262,6 +262,28 @@ def test_dropped_blobs_of_a_pull_are_not_missed(
     dropping.daemon.stop()
 
 
+def test_what_another_engine_packed_is_stored_once_too(
+    new_daemon: Callable[..., Daemon], box: Box, name: str
+) -> None:
+    """The blob is dropped once all its bytes have come out of the layer; a push has the same digests."""
+    other = Box(new_daemon("--bridge", "none"))
+    with Registry() as registry, Registry() as elsewhere:
+        ref = f"{registry.host}/a:1"
+        box.docker("import", "-", ref, stdin=tar_of({"file": name.encode() * 20_000}))
+        pushed = box.docker("push", ref).out.splitlines()[-1]
+        other.docker("pull", ref)
+        [layer] = registry.layers_of("a", "1")
+        assert layer.removeprefix("sha256:") in other.blobs()
+        other.collect()
+        assert layer.removeprefix("sha256:") not in other.blobs()
+        other.docker("tag", ref, f"{elsewhere.host}/a:1")
+        assert other.docker("push", f"{elsewhere.host}/a:1").out.splitlines()[-1] == pushed
+        assert elsewhere.manifests["a"]["1"] == registry.manifests["a"]["1"]
+        assert elsewhere.blobs[layer] == registry.blobs[layer]
+        box.docker("rmi", ref)
+    other.daemon.stop()
+
+
 def test_commands_show_usage_and_collection(docker: Client, sampan: Client) -> None:
     """On the shared daemon, whose settings let nothing go."""
     lines = sampan("system", "df", "--data-root").out.splitlines()
