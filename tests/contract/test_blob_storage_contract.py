@@ -15,10 +15,9 @@ from tests.support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, moto_server,
 
 from sampan.base.clock import now_ns
 from sampan.base.errors import FailedPrecondition, SystemFailure
-from sampan.base.ids import new_id
 from sampan.registry.errors import BlobUnknown, DigestInvalid, RangeInvalid, UploadUnknown
 from sampan.registry.storage.files import FileBlobStorage
-from sampan.registry.storage.port import BlobStorage
+from sampan.registry.storage.port import BlobStorage, new_upload_id
 from sampan.registry.storage.s3 import S3BlobStorage, S3Settings
 
 Open = Callable[[], BlobStorage]
@@ -49,7 +48,7 @@ async def read(storage: BlobStorage, digest: str, start: int = 0, end: int | Non
 
 
 async def begun(storage: BlobStorage, data: bytes) -> str:
-    upload_id = new_id()
+    upload_id = new_upload_id()
     await storage.start_upload(upload_id)
     assert await storage.append(upload_id, 0, pieces(data)) == len(data)
     return upload_id
@@ -158,12 +157,12 @@ async def test_what_is_not_there_is_unknown(opened: Open) -> None:
     assert await storage.delete(digest) == 0
     with pytest.raises(BlobUnknown):
         await read(storage, digest)
-    assert await storage.upload_size(new_id()) is None
-    await storage.abort(new_id())
+    assert await storage.upload_size(new_upload_id()) is None
+    await storage.abort(new_upload_id())
     with pytest.raises(UploadUnknown):
-        await storage.append(new_id(), 0, pieces(b"x"))
+        await storage.append(new_upload_id(), 0, pieces(b"x"))
     with pytest.raises(UploadUnknown):
-        await storage.finish(new_id(), digest)
+        await storage.finish(new_upload_id(), digest)
 
 
 async def test_content_of_another_digest_is_refused(opened: Open) -> None:
@@ -205,7 +204,7 @@ async def test_an_upload_of_sha512(opened: Open) -> None:
 async def test_an_upload_in_chunks_goes_on_after_a_restart(opened: Open) -> None:
     data = content(13 * UNIT)
     ends = [100, 100, 4 * UNIT, 6 * UNIT, 12 * UNIT + 5, 13 * UNIT]
-    upload_id = new_id()
+    upload_id = new_upload_id()
     await opened().start_upload(upload_id)
     at = 0
     for end in ends:
@@ -232,7 +231,7 @@ async def test_a_wrong_digest_after_a_restart_is_found(opened: Open) -> None:
 async def test_what_came_before_a_cut_is_kept(opened: Open) -> None:
     storage = opened()
     data = content(7 * UNIT)
-    upload_id = new_id()
+    upload_id = new_upload_id()
     await storage.start_upload(upload_id)
     with pytest.raises(ConnectionResetError):
         await storage.append(upload_id, 0, broken(data[: 6 * UNIT]))

@@ -29,8 +29,8 @@ from tests.support.registry_server import open_registry
 
 from sampan.base.crashpoints import VARIABLE
 from sampan.base.errors import Unavailable
-from sampan.base.ids import new_id
 from sampan.registry.service import Registry
+from sampan.registry.storage.port import new_upload_id
 from sampan.registry.upkeep.garbage import Garbage, GarbageRunning
 from sampan.registry.upkeep.garbage_rules import GarbageSettings
 from sampan.store.registry.index import RegistryIndex
@@ -147,7 +147,7 @@ async def test_a_long_push_keeps_its_first_blobs(bench: Bench) -> None:
 async def test_uploads_nobody_goes_on_with_are_removed(bench: Bench) -> None:
     stale = await bench.registry.uploads.start("app")
     await bench.registry.uploads.append("app", stale, 0, pieces(b"12345"))
-    await bench.storage.start_upload(new_id())
+    await bench.storage.start_upload(new_upload_id())
     bench.clock.pass_hours(20)
     fresh = await bench.registry.uploads.start("app")
     bench.clock.pass_hours(5)

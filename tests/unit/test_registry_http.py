@@ -93,7 +93,7 @@ def test_the_base_says_that_this_is_a_registry(client: RegistryClient) -> None:
         ("GET", f"/v2/{'a' * 256}/manifests/latest", 400, "NAME_INVALID"),
         ("GET", "/v2/none/referrers/latest", 400, "DIGEST_INVALID"),
         ("PATCH", "/v2/none/manifests/latest", 405, "UNSUPPORTED"),
-        ("GET", f"/v2/none/blobs/uploads/{'0' * 64}", 404, "BLOB_UPLOAD_UNKNOWN"),
+        ("GET", f"/v2/none/blobs/uploads/{'0' * 8}-0000-0000-0000-{'0' * 12}", 404, "BLOB_UPLOAD_UNKNOWN"),
         ("PATCH", "/v2/none/blobs/uploads/..%2F..%2Fregistry.db", 404, "NAME_UNKNOWN"),
         ("GET", "/v2/none/blobs/uploads/registry.db", 404, "BLOB_UPLOAD_UNKNOWN"),
         ("GET", "/v2/_catalog?n=many", 400, "PAGINATION_NUMBER_INVALID"),

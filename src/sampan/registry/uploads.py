@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sampan.base.crashpoints import crash_point
-from sampan.base.ids import ID_PATTERN, new_id
 from sampan.model.registry import Actor
 
 from .blobs import Blobs
@@ -15,6 +14,7 @@ from .context import Context
 from .digests import algorithm_of, check_algorithm
 from .errors import DigestInvalid, QuotaExceeded, UploadInvalid, UploadUnknown
 from .locks import NamedLocks
+from .storage.port import UPLOAD_ID, new_upload_id
 
 ASK_BYTES = 16 << 20
 """After so many more bytes of an upload the gate is asked again."""
@@ -33,7 +33,7 @@ class Uploads:
         check_algorithm(algorithm)
         self._context.check_writable(repository)
         self._context.gate.check_push(repository, 0)
-        upload_id = new_id()
+        upload_id = new_upload_id()
         await self._context.storage.start_upload(upload_id, algorithm)
         index, now_ns = self._context.index, self._context.now_ns()
         with index.relaxed(), index.transaction():  # what a power cut takes, its client starts again
@@ -152,7 +152,7 @@ class Uploads:
         Raises DigestInvalid and whatever ``chunks`` raises; nothing is left then.
         """
         storage = self._context.storage
-        upload_id = new_id()
+        upload_id = new_upload_id()
         await storage.start_upload(upload_id, algorithm_of(digest))
         try:
             await storage.append(upload_id, 0, chunks)
@@ -179,7 +179,7 @@ class Uploads:
         self._context.index.uploads.delete(upload_id)
 
     def _check(self, repository: str, upload_id: str) -> None:
-        known = ID_PATTERN.match(upload_id) and self._context.index.uploads.find(upload_id) == repository
+        known = UPLOAD_ID.fullmatch(upload_id) and self._context.index.uploads.find(upload_id) == repository
         if not known:
             raise _unknown(upload_id)
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import AsyncIterator
 from typing import Protocol
 
 from sampan.model.registry import BlobInfo, UploadInfo
 
+UPLOAD_ID = re.compile(r"[a-f0-9]{8}(?:-[a-f0-9]{4}){3}-[a-f0-9]{12}")
+
+
+def new_upload_id() -> str:
+    """A random UUID, which the specification wants in an upload's place ("Pushing a blob monolithically")."""
+    return str(uuid.uuid4())
+
 
 class BlobStorage(Protocol):
     """All digests given are well-formed ``sha256:`` or ``sha512:`` ones, all upload ids of
-    :func:`sampan.base.ids.new_id`: the registry checks both. Memory is bounded whatever a blob's size.
+    :func:`new_upload_id`: the registry checks both. Memory is bounded whatever a blob's size.
 
     Raises StorageFull, SystemFailure or Unavailable where the medium fails.
     """

@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from sampan.base.ids import ID_PATTERN
 from sampan.model.registry import UploadInfo
+from sampan.registry.storage.port import UPLOAD_ID
 
 from ..errors import DigestInvalid, RangeInvalid, UploadInvalid, UploadUnknown
 from .bucket import Bucket, ObjectMissing, StoredObject
@@ -171,7 +171,7 @@ class S3Uploads:
             for key, multipart, started_ns in await self._multiparts.all(UPLOADS)
         }
         for upload_id in sorted(found.keys() | multiparts.keys()):
-            if not ID_PATTERN.match(upload_id):
+            if not UPLOAD_ID.fullmatch(upload_id):
                 continue  # somebody else's
             objects = found.get(upload_id, [])
             multipart, started_ns = multiparts.get(upload_id, ("", 0))
