@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.support.registry import Registry, digest_of
 
+from sampan.transfer import http as http_module
 from sampan.transfer.credentials import NOBODY, Credentials
 from sampan.transfer.downloads import Downloads
 from sampan.transfer.errors import (
@@ -24,7 +25,7 @@ from sampan.transfer.errors import (
     UnsupportedManifest,
     WrongAnswer,
 )
-from sampan.transfer.http import Http
+from sampan.transfer.http import Http, error_of
 from sampan.transfer.manifests import Fetched, read_index, read_manifest
 from sampan.transfer.pace import Pace
 from sampan.transfer.redirects import headers_for, is_redirect, next_url
@@ -295,18 +296,29 @@ async def test_identity_token_is_exchanged_for_tokens() -> None:
 # answers that are no use
 
 
-async def _answering(answer: bytes) -> tuple[asyncio.Server, str]:
-    """A server that says the same to everybody, and its host."""
+@contextlib.asynccontextmanager
+async def answering(answer: bytes, *, close: bool = True) -> AsyncIterator[tuple[Http, str]]:
+    """A client, and the URL of a server that says the same to everybody; else the client has to hang up."""
+    serving: list[asyncio.Task[None] | None] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
+        serving.append(asyncio.current_task())
         with contextlib.suppress(ConnectionError):  # who has read enough of it hangs up
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
             await writer.drain()
+            if not close:
+                await reader.read()
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
+    http = Http(RegistrySettings())
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    return server, f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        yield http, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v2/"
+        await http.close()
+        await asyncio.gather(*filter(None, serving))
 
 
 @pytest.mark.parametrize(
@@ -318,11 +330,27 @@ async def _answering(answer: bytes) -> tuple[asyncio.Server, str]:
     ],
 )
 async def test_no_second_question_after_nonsense(answer: bytes, text: str) -> None:
-    http = Http(RegistrySettings())
-    server, host = await _answering(answer)
-    async with server:
+    async with answering(answer) as (http, url):
         with pytest.raises(WrongAnswer, match=text) as raised:
-            async with http.send("GET", f"http://{host}/v2/", Endpoint(host=host), {}):
+            async with http.send("GET", url, Endpoint(host="127.0.0.1"), {}):
                 pass
-    await http.close()
     assert len(raised.value.message) < 600
+
+
+async def test_an_answer_that_never_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_module, "_HEAD_TIMEOUT_S", 0.05)
+    async with answering(b"HTTP/1.1 100 Continue\r\n\r\n" * 3, close=False) as (http, url):
+        with pytest.raises(RegistryUnreachable, match="no answer in time"):
+            async with http.send("GET", url, Endpoint(host="127.0.0.1"), {}):
+                pass
+
+
+async def test_nothing_but_words_reaches_the_terminal() -> None:
+    body = b'{"errors": [{"code": "X\\u001b[31m", "message": "go\\u001b]0;away\\u0007"}]}'
+    head = f"HTTP/1.1 400 Bad\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    async with (
+        answering(head + body) as (http, url),
+        http.send("GET", url, Endpoint(host="127.0.0.1"), {}) as response,
+    ):
+        error = await error_of(response)
+    assert error.message == "unknown: go]0;away"

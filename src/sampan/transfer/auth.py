@@ -8,15 +8,16 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import msgspec
 
 from .challenge import Challenge
 from .credentials import Credentials
-from .errors import RegistryUnreachable, refused
+from .errors import WrongAnswer, refused
 from .http import Http, error_of
 from .pace import read_all
+from .redirects import is_address
 from .settings import Endpoint
 
 _CLIENT_ID = "docker"
@@ -93,7 +94,7 @@ class Authorizer:
         if credentials.registrytoken:
             return f"Bearer {credentials.registrytoken}", float("inf")
         realm = challenge.parameters.get("realm", "")
-        if urlsplit(realm).scheme not in ("http", "https"):
+        if not is_address(realm):
             raise refused(401, "", f"the registry names no usable token server: {realm!r}")
         query = {"service": challenge.parameters.get("service", "")}
         wanted = scope or challenge.parameters.get("scope", "")
@@ -147,4 +148,4 @@ class Authorizer:
         try:
             return _decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise RegistryUnreachable(method, url, f"unable to decode token response: {error}") from error
+            raise WrongAnswer(method, url, f"unable to decode token response: {error}") from error

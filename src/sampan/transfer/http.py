@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -34,10 +35,13 @@ _CONNECT_TIMEOUT_S = 15
 _LOOKUP_TIMEOUT_S = 30
 """For the name and the connection together."""
 _READ_TIMEOUT_S = 60
+_HEAD_TIMEOUT_S = _LOOKUP_TIMEOUT_S + _READ_TIMEOUT_S
+"""For a connection and the head of an answer: "100 Continue" again and again is none."""
 _VERDICT_TIMEOUT_S = 300
 """For the answer to a body we have sent: registries check it, and copy it to where it stays."""
 _ERROR_LIMIT_BYTES = 64 << 10
 _SHOWN_BYTES = 300
+_CODE = re.compile(r"[A-Za-z0-9_ -]{1,64}")
 USER_AGENT = "sampan"
 
 Body = bytes | Callable[[], AsyncIterator[bytes]] | None
@@ -135,7 +139,7 @@ class Http:
         if callable(body):
             options["timeout"] = _timeout(_VERDICT_TIMEOUT_S)
         try:
-            async with asyncio.timeout(None) as deadline:
+            async with asyncio.timeout(None if callable(body) else _HEAD_TIMEOUT_S) as deadline:
                 data: Any = _watched(body(), deadline, self.pace) if callable(body) else body
                 async with self._open().request(
                     method, url, headers=headers, data=data, allow_redirects=False, **options
@@ -204,7 +208,8 @@ async def error_of(response: ClientResponse) -> RegistryRefused:
             detail = _one_line(data)
     else:
         first = body.errors[0] if body.errors else _Error()
-        code, detail = first.code, _one_line((first.message or body.details).encode())
+        code = first.code if _CODE.fullmatch(first.code) else ""
+        detail = _one_line((first.message or body.details).encode())
     if wait_s > LONGEST_PAUSE_S:
         detail = f"{detail or 'busy'} (the registry wants to be asked again in {wait_s:.0f} seconds)"
     return refused(status, code, detail, reason=response.reason or "", retry_after_s=wait_s)
