@@ -141,12 +141,17 @@ def test_a_plain_layer_is_stored_once_and_saved_as_it_came(box: Box, name: str, 
 
 
 def test_a_damaged_layer_is_not_saved(box: Box, name: str, folder: Path) -> None:
-    box.docker("import", "-", f"{name}:one", stdin=tar_of({"file": name.encode() * 20_000}))
+    layer = tar_of({"file": name.encode() * 2_000})
+    box.docker("import", "-", f"{name}:one", stdin=layer)
     upper = box.docker.line("inspect", "--format", "{{.GraphDriver.Data.UpperDir}}", f"{name}:one")
     with Path(upper, "file").open("r+b") as file:
         file.write(b"damage")
     failed = box.docker("save", "-o", str(folder / "saved.tar"), f"{name}:one", code=1)
     assert "is damaged on disk, its files are not those it was unpacked to" in failed.err
+    assert "remove its image, then load or pull it again" in failed.err
+    box.docker("rmi", f"{name}:one")
+    box.docker("import", "-", f"{name}:one", stdin=layer)
+    box.docker("save", "-o", str(folder / "saved.tar"), f"{name}:one")
     box.docker("rmi", f"{name}:one")
 
 

@@ -214,7 +214,7 @@ def test_damage_of_a_file_is_found(layers: LayerStore, damage) -> None:  # type:
     layer = staged(layers, archive_of([file_entry("a/x"), file_entry("b/x")]))
     try:
         damage(Path(layer.path, "diff/b/x"))
-        with pytest.raises(ContentDamaged, match=r"damaged on disk.*load or pull its image again"):
+        with pytest.raises(ContentDamaged, match=r"damaged on disk.*remove its image, then load or"):
             reproduced(layer.path, layer.diff_id)
     finally:
         layers.discard(layer)

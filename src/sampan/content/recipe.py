@@ -215,7 +215,7 @@ class Reproduction:
 
     def _damaged(self, why: str) -> ContentDamaged:
         return ContentDamaged(
-            f"layer {self._diff_id} is damaged on disk, {why}: load or pull its image again"
+            f"layer {self._diff_id} is damaged on disk, {why}: remove its image, then load or pull it again"
         )
 
     def _read_header(self) -> None:
