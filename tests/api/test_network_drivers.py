@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -168,3 +169,48 @@ def test_ipv6_networks_choose_their_own_subnet(
     address = endpoints(docker, server)[network]["GlobalIPv6Address"]
     assert address.startswith("fd")
     assert eventually(lambda: fetch(docker, asking, f"[{address}]"), "an answer") == "server"
+
+
+def rates(docker: Client, container: str) -> dict[str, str]:
+    """What the kernel says of the limits of a container's link: receive (the host's end) and send."""
+    pid = docker.line("inspect", "--format", "{{.State.Pid}}", container)
+    endpoint = next(iter(endpoints(docker, container).values()))["EndpointID"]
+    shown = {
+        "receive": ["tc", "qdisc", "show", "dev", f"veth{endpoint[:7]}"],
+        "send": ["nsenter", f"--net=/proc/{pid}/ns/net", "tc", "qdisc", "show", "dev", "eth0"],
+    }
+    found = {}
+    for what, command in shown.items():
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found[what] = text.partition("rate ")[2].split()[0] if "tbf" in text else ""
+    return found
+
+
+def test_bandwidth_is_limited_and_can_be_changed(
+    docker: Client, made: Make, started: Callable[..., str], sampan: Client
+) -> None:
+    network = made("-o", "sampan.limit.send=8mbit")
+    limited = started("--network", f"name={network},driver-opt=sampan.limit.receive=1gbit")
+    assert rates(docker, limited) == {"receive": "1Gbit", "send": "8Mbit"}
+    target = started("--network", network, command=("sh", "-c", "busybox nc -l -p 99 > /got"))
+    address = endpoints(docker, target)[network]["IPAddress"]
+    # a megabyte less the first burst takes at least this long, however fast the machine is
+    began = time.monotonic()
+    words = f"busybox dd if=/dev/zero bs=1000 count=1000 | busybox nc {address} 99"
+    eventually(lambda: docker("exec", limited, "sh", "-c", words, code=None).code == 0, "it is sent")
+    eventually(
+        lambda: inside(docker, target, "stat", "-c", "%s", "/got").strip() == "1000000", "all of it is here"
+    )
+    assert time.monotonic() - began > 0.6
+    sampan("network", "limit", "--receive", "20mbit", "--send", "none", network, limited)
+    assert rates(docker, limited) == {"receive": "20Mbit", "send": ""}
+    docker("restart", "-t", "0", limited)
+    assert rates(docker, limited) == {"receive": "20Mbit", "send": ""}
+    sampan("network", "limit", "--receive", "", "--send", "", network, limited)
+    assert rates(docker, limited) == {"receive": "", "send": "8Mbit"}
+
+
+@pytest.mark.parametrize("rate", ["fast", "10mbps", "1kbit", "-5"])
+def test_unusable_rates_are_refused(docker: Client, name: str, rate: str) -> None:
+    refused = docker("network", "create", "-o", f"sampan.limit.send={rate}", name, code=1)
+    assert "sampan.limit.send: " in refused.err

@@ -377,9 +377,7 @@ async def test_what_begins_while_others_are_removed_stays(
     shared = downloads(tmp_path)
     (tmp_path / "downloads" / "idle").write_bytes(b"x")
     for _ in range(10):
-        _, path = await asyncio.gather(
-            shared.clear(), shared.fetch(digest, len(data), [target], ignore)
-        )
+        _, path = await asyncio.gather(shared.clear(), shared.fetch(digest, len(data), [target], ignore))
         assert Path(path).read_bytes() == data
         assert not (tmp_path / "downloads" / "idle").exists()
 

@@ -100,6 +100,7 @@ GROUPS = {
         "create": "networks:CREATE",
         "disconnect": "networks:DISCONNECT",
         "inspect": "inspect:INSPECT_NETWORK",
+        "limit": "networks:LIMIT",
         "ls": "networks:LIST",
         "prune": "prune:NETWORKS",
         "rm": "networks:REMOVE",

@@ -215,6 +215,18 @@ class NetlinkSocket:
         if failure is not None:
             raise failure
 
+    def get(self, what: str, kind: int, body: bytes) -> bytes:
+        """The body of the one answer to a request. Raises OSError."""
+        sequence = self._sequence
+        self._sequence += 1
+        self._socket.send(_HEADER.pack(16 + len(body), kind, NLM_F_REQUEST, sequence, 0) + body)
+        for answer, number, message in MessageReader(self._socket, MSG_DONTWAIT):
+            if number == sequence:
+                if answer != NLMSG_ERROR:
+                    return message[16:]
+                raise error_of(message, what) or OSError(errno.EIO, what)
+        raise OSError(errno.EIO, f"{what}: the kernel did not answer")
+
     def dump(self, what: str, kind: int, body: bytes) -> list[bytes]:
         """The bodies of all answers to a dump request. Raises OSError."""
         sequence = self._sequence

@@ -40,6 +40,9 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
     """An address, or ``dev``: everything is reached through the interface itself."""
     sysctls: list[tuple[str, str]] = []
     """``net.ipv4.conf.eth0.log_martians`` and the value."""
+    receive_limit: int = 0
+    """Bits per second that it gets at most; 0: no limit."""
+    send_limit: int = 0
 
 
 class LogSink(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from .driver import Attached, PortPolicy
 from .errors import DeviceFailed, InvalidNetworkSetting
 from .firewall import Firewall
 from .ipam import parse_network
-from .options import OPTION_NAME, BridgeOptions, read_bridge_options, read_mac
+from .options import OPTION_NAME, BridgeOptions, read_bridge_options, read_limits, read_mac
 from .ruleset import QUIET_PREFIX, BridgeRules
 
 
@@ -66,6 +66,7 @@ class BridgeDriver:
     def create(self, network: Network) -> Network:
         options = read_bridge_options(network.options, f"br-{network.id[:12]}", internal=network.internal)
         name = options.name
+        read_limits(network.options, None)
         try:
             with NetlinkSocket() as route:
                 present = links.find_link(route, name)
@@ -174,6 +175,7 @@ class BridgeDriver:
     def attach(self, network: Network, endpoint_id: str, config: EndpointConfig) -> Attached:
         live = self._require(network)
         mac = read_mac(config.mac_address)
+        read_limits(network.options, config.driver_opts)  # refused before anything is taken
         endpoint = live.addresses.take(endpoint_id, config)
         endpoint = msgspec.structs.replace(endpoint, mac_address=mac or self._mac_for(endpoint.ip_address))
         return Attached(endpoint=endpoint, link=self._interface(live, endpoint, config))
@@ -184,6 +186,7 @@ class BridgeDriver:
         return PortPolicy(publishes=not network.internal, routed=routed)
 
     def _interface(self, live: _Live, endpoint: Endpoint, config: EndpointConfig) -> Interface:
+        receive_limit, send_limit = read_limits(live.network.options, config.driver_opts)
         return Interface(
             host_name=host_end(endpoint.endpoint_id, talking=live.rules.talking),
             parent=live.options.name,
@@ -192,6 +195,8 @@ class BridgeDriver:
             addresses=with_prefixes(endpoint, config),
             gateway4=endpoint.gateway,
             gateway6=endpoint.ipv6_gateway,
+            receive_limit=receive_limit,
+            send_limit=send_limit,
         )
 
     def _mac_for(self, ipv4: str) -> str:

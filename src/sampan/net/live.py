@@ -24,6 +24,7 @@ from sampan.kernel.netlink import (
     route_request,
 )
 from sampan.kernel.process import setns
+from sampan.kernel.qdisc import limit_rate, unlimit_rate
 from sampan.model.launch import Interface
 
 from .errors import DeviceFailed
@@ -43,6 +44,9 @@ def plug(pid: int, link: Interface, leads: tuple[bool, bool] = (False, False)) -
         for key, value in link.sysctls:
             own = key.replace(f".{link.container_name.replace('.', '/')}.", f".{name.replace('.', '/')}.")
             links.write_sysctl(own.translate(_SYSCTL_PATH), value)
+        if link.send_limit:
+            with NetlinkSocket() as route:
+                limit_rate(route, name, link.send_limit)
         _lead(name, [link.gateway4 if leads[0] else "", link.gateway6 if leads[1] else ""])
 
     try:
@@ -58,6 +62,9 @@ def plug(pid: int, link: Interface, leads: tuple[bool, bool] = (False, False)) -
             parent_index=socket.if_nametoindex(link.parent),
             pid=pid,
         )
+        if link.receive_limit:
+            with NetlinkSocket() as host:
+                limit_rate(host, link.host_name, link.receive_limit)
         try:
             _in_namespace(pid, lambda: configure(name))
         except OSError:
@@ -84,6 +91,32 @@ def unplug(pid: int, mac: str, gateways: list[str]) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ESRCH):
             raise DeviceFailed(f"failed to disconnect the container: {error.strerror}") from error
+
+
+def set_limits(pid: int, host_name: str, mac: str, receive: int, send: int) -> None:
+    """Bits per second of a running container's link, 0 for no limit; ``mac`` finds its interface. Raises
+    DeviceFailed."""
+
+    def inside() -> None:
+        with NetlinkSocket() as own:
+            found = next((link.name for link in links.list_links(own) if link.mac == mac), "")
+            if not found:
+                raise OSError(errno.ENODEV, f"no interface has the address {mac}")
+            _set_limit(own, found, send)
+
+    try:
+        with NetlinkSocket() as host:
+            _set_limit(host, host_name, receive)
+        _in_namespace(pid, inside)
+    except OSError as error:
+        raise DeviceFailed(f"failed to limit the container's bandwidth: {error.strerror}") from error
+
+
+def _set_limit(route: NetlinkSocket, name: str, bits_per_s: int) -> None:
+    if bits_per_s:
+        limit_rate(route, name, bits_per_s)
+    else:
+        unlimit_rate(route, name)
 
 
 def _lead(name: str, gateways: list[str]) -> None:

@@ -5,6 +5,7 @@ Every unusable value is refused with the option's name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -23,6 +24,10 @@ OPTION_MTU = "com.docker.network.driver.mtu"
 OPTION_INTERFACE_PREFIX = "com.docker.network.container_iface_prefix"
 OPTION_INTERFACE = "com.docker.network.endpoint.ifname"
 OPTION_SYSCTLS = "com.docker.network.endpoint.sysctls"
+
+OPTION_RECEIVE_LIMIT = "sampan.limit.receive"
+OPTION_SEND_LIMIT = "sampan.limit.send"
+"""Bandwidth of each container on a network, or of one endpoint: ``100mbit``."""
 
 GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
 
@@ -117,6 +122,34 @@ def interface_sysctls(options: Mapping[str, str] | None, interface: str) -> list
             raise InvalidNetworkSetting(f"{OPTION_SYSCTLS}: unknown sysctl {key!r}")
         found.append((".".join([*parts[:3], interface.replace(".", "/"), parts[4]]), value))
     return found
+
+
+_UNITS = {"": 1, "bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)")
+SLOWEST = 8_000
+
+
+def read_rate(key: str, text: str) -> int:
+    """``100mbit``, ``1.5gbit`` or plain bits per second; 0 for "", ``0`` and ``none``. Raises
+    InvalidNetworkSetting."""
+    if text in ("", "0", "none"):
+        return 0
+    found = _RATE.fullmatch(text.strip().lower())
+    if found is None or found[2] not in _UNITS:
+        raise InvalidNetworkSetting(f"{key}: invalid rate {text!r}: use a number and bit, kbit, mbit or gbit")
+    rate = int(float(found[1]) * _UNITS[found[2]])
+    if rate < SLOWEST:
+        raise InvalidNetworkSetting(f"{key}: {text} is too slow: at least {SLOWEST // 1000}kbit")
+    return rate
+
+
+def read_limits(network: Mapping[str, str], endpoint: Mapping[str, str] | None) -> tuple[int, int]:
+    """Bits per second that a container may receive and send: its own, else its network's."""
+    own = endpoint or {}
+    return (
+        read_rate(OPTION_RECEIVE_LIMIT, own.get(OPTION_RECEIVE_LIMIT, network.get(OPTION_RECEIVE_LIMIT, ""))),
+        read_rate(OPTION_SEND_LIMIT, own.get(OPTION_SEND_LIMIT, network.get(OPTION_SEND_LIMIT, ""))),
+    )
 
 
 def read_mac(text: str) -> str:

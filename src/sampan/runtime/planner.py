@@ -220,7 +220,7 @@ def _network_operations(request: LaunchRequest, own_namespace: bool) -> list[Ope
 
 
 def _link(link: Interface) -> list[Any]:
-    """How it is made, then how it is configured."""
+    """How it is made, how it is configured inside, and how fast it may be."""
     return [
         link.kind,
         link.parent,
@@ -232,6 +232,8 @@ def _link(link: Interface) -> list[Any]:
         link.addresses,
         link.gateway4,
         link.gateway6,
+        link.receive_limit,
+        link.send_limit,
     ]
 
 

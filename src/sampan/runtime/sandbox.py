@@ -28,6 +28,7 @@ from sampan.kernel import process as proc
 from sampan.kernel.cgroup import steps as cgroup
 from sampan.kernel.netlink import NetlinkSocket, configure_inside, create_interface, set_loopback_up
 from sampan.kernel.paths import make_directories, make_file, open_in_root
+from sampan.kernel.qdisc import limit_rate
 from sampan.kernel.syscalls import check, libc
 from sampan.runtime.accounts import resolve_user
 
@@ -497,9 +498,14 @@ def links(_: Sandbox, specs: list[list[Any]]) -> None:
         here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         for index, spec in zip(indexes, specs, strict=True):
             create_interface(*spec[:7], parent_index=index, namespace_fd=here, route=host)
+            if spec[10]:  # what it receives is what the host's end sends
+                limit_rate(host, spec[2], spec[10])
         os.close(here)
     for spec in specs:
-        configure_inside(spec[3], *spec[7:])
+        configure_inside(spec[3], *spec[7:10])
+        if spec[11]:
+            with NetlinkSocket() as own:
+                limit_rate(own, spec[3], spec[11])
 
 
 def resolver(_: Sandbox, path: str, container_id: str) -> None:

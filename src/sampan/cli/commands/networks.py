@@ -131,6 +131,17 @@ def disconnect(session: Session, values: Values, words: list[str]) -> int:
     return 0
 
 
+def limit(session: Session, values: Values, words: list[str]) -> int:
+    if not values.given("receive") and not values.given("send"):
+        raise Failure("say what to limit: --receive, --send, or both")
+    body: Item = {"Container": words[1]}
+    for name, key in (("receive", "Receive"), ("send", "Send")):
+        if values.given(name):
+            body[key] = values.text(name)
+    session.client.call("POST", f"/sampan/networks/{words[0]}/limit", (), body)
+    return 0
+
+
 def remove(session: Session, values: Values, words: list[str]) -> int:
     status = 0
     for name in words:
@@ -208,6 +219,24 @@ DISCONNECT = Command(
     "Disconnect a container from a network",
     disconnect,
     (Option("force", "f", BOOL, "Even when the container does not answer"),),
+    minimum=2,
+    maximum=2,
+    complete="network",
+)
+LIMIT = Command(
+    "network limit",
+    "[OPTIONS] NETWORK CONTAINER",
+    "Limit the bandwidth of a container on a network",
+    limit,
+    (
+        Option(
+            "receive",
+            "",
+            STRING,
+            "What it receives at most: 100mbit, 1.5gbit; none, or empty: as its network",
+        ),
+        Option("send", "", STRING, "What it sends at most"),
+    ),
     minimum=2,
     maximum=2,
     complete="network",

@@ -13,7 +13,6 @@ import msgspec
 
 from sampan.base.clock import now_ns
 from sampan.base.crashpoints import crash_point
-from sampan.base.errors import NotFound, SampanError
 from sampan.content.assembly import Assembled, assemble
 from sampan.content.documents import platform_of
 from sampan.content.images import ImageStore, Lease

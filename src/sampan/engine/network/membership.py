@@ -16,8 +16,10 @@ from sampan.engine.locks import KeyedLocks
 from sampan.formats.hosts import own_names
 from sampan.model.container import Container, Endpoint, EndpointConfig
 from sampan.model.network import Network
+from sampan.net.limits import apply_limits
 from sampan.net.live import plug, unplug
 from sampan.net.networks import ContainerNetworks
+from sampan.net.options import OPTION_RECEIVE_LIMIT, OPTION_SEND_LIMIT, read_limits
 from sampan.store.containers import RunRecord
 
 from .endpoints import require_usable
@@ -137,6 +139,26 @@ class Membership:
         self._naming.revise(changed, entry.life.pid, run.endpoints, staying)
         self._edit_hosts(entry, removed=left)
         self._publish("disconnect", network, entry.id)
+
+    async def limit(self, network: Network, ref: str, receive: str | None, send: str | None) -> None:
+        """Change the bandwidth of a container on a network, now and at its next starts; None leaves it, ""
+        is its network's. Raises NotConnected, InvalidArgument, DeviceFailed."""
+        entry = self._ledger.registry.require(ref)
+        async with self._locks.hold("container", entry.id):
+            record = entry.record
+            config = record.networks.get(network.name)
+            if config is None:
+                raise NotConnected(f"container {record.id} is not connected to network {network.name}")
+            asked = {OPTION_RECEIVE_LIMIT: receive, OPTION_SEND_LIMIT: send}
+            said = {key: text for key, text in asked.items() if text is not None}
+            options = {key: text for key, text in {**(config.driver_opts or {}), **said}.items() if text}
+            limits = read_limits(network.options, options)
+            endpoint = entry.run.endpoints.get(network.name) if entry.run is not None else None
+            if endpoint is not None:
+                await asyncio.to_thread(apply_limits, network, endpoint, entry.life.pid, *limits)
+            config = msgspec.structs.replace(config, driver_opts=options or None)
+            networks = {**record.networks, network.name: config}
+            self._ledger.replace_record(entry, msgspec.structs.replace(record, networks=networks))
 
     def _edit_hosts(
         self, entry: Entry, *, added: Endpoint | None = None, removed: Endpoint | None = None

@@ -238,6 +238,11 @@ class Networks:
         network = self.require(ref)
         await self._require_membership().disconnect(network, container)
 
+    async def limit(self, ref: str, container: str, receive: str | None, send: str | None) -> None:
+        """Raises NetworkNotFound and what Membership.limit raises."""
+        network = self.require(ref)
+        await self._require_membership().limit(network, container, receive, send)
+
     def _require_membership(self) -> Membership:
         if self._membership is None:
             raise NotImplementedYet("containers join networks when they are created")

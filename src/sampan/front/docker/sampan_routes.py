@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import web
 
 from sampan.base.errors import InvalidArgument
@@ -9,7 +10,7 @@ from sampan.base.errors import InvalidArgument
 from .call import Call
 from .progress import send_progress
 from .registries import credentials_of
-from .replies import Reply, json_reply
+from .replies import Reply, empty, json_reply
 from .routing import Route
 
 
@@ -71,7 +72,22 @@ async def explain(call: Call) -> Reply:
     return json_reply({"Plan": list(await call.engine.explain(call.name))})
 
 
+class LimitBody(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    container: str
+    receive: str | None = None
+    """``100mbit``, "" for the network's; absent: as it is."""
+    send: str | None = None
+
+
+async def limit(call: Call) -> Reply:
+    """Bandwidth of a container on a network, from now on."""
+    body = await call.decode(LimitBody)
+    await call.engine.networks.limit(call.name, body.container, body.receive, body.send)
+    return empty()
+
+
 ROUTES = (
+    Route("POST", "/sampan/networks/{}/limit", limit),
     Route("POST", "/sampan/images/bootstrap", bootstrap),
     Route("POST", "/sampan/images/gc", collect),
     Route("GET", "/sampan/manifests", manifest),
