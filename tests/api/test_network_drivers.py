@@ -192,7 +192,7 @@ def test_bandwidth_is_limited_and_can_be_changed(
     network = made("-o", "sampan.limit.send=8mbit")
     limited = started("--network", f"name={network},driver-opt=sampan.limit.receive=1gbit")
     assert rates(docker, limited) == {"receive": "1Gbit", "send": "8Mbit"}
-    target = started("--network", network, command=("sh", "-c", "busybox nc -l -p 99 > /got"))
+    target = started("--network", network, command=("sh", "-c", "busybox nc -l -p 99 > /got; sleep 1000"))
     address = endpoints(docker, target)[network]["IPAddress"]
     # a megabyte less the first burst takes at least this long, however fast the machine is
     began = time.monotonic()
