@@ -89,6 +89,8 @@ class Registry:
         self.faults = Faults()
         self.stalled = threading.Event()
         self.released = threading.Event()
+        self.answers: dict[str, tuple[int, bytes]] = {}
+        """Status and body for a path, whatever is asked of it."""
         self.descriptions: dict[str, tuple[str, int]] = {}
         """Text and stars of repositories, by name: what searches find."""
         self.offers_refresh_tokens = False
@@ -247,6 +249,9 @@ class Registry:
         if self.faults.failures:
             status, headers = self.faults.failures.pop(0)
             return web.Response(status=status, headers=headers)
+        if request.path in self.answers:
+            status, body = self.answers[request.path]
+            return web.Response(status=status, body=body, content_type="application/json")
         if request.path in self.faults.redirects:
             return web.Response(status=307, headers={"Location": self.faults.redirects[request.path]})
         if request.path == "/token":

@@ -14,7 +14,7 @@ import pytest
 from tests.support.registry import Registry, digest_of
 
 from sampan.transfer import http as http_module
-from sampan.transfer.credentials import NOBODY, Credentials
+from sampan.transfer.credentials import NOBODY, Credentials, decode_credentials
 from sampan.transfer.downloads import Downloads
 from sampan.transfer.errors import (
     ContentMismatch,
@@ -32,6 +32,7 @@ from sampan.transfer.redirects import headers_for, is_redirect, next_url
 from sampan.transfer.registries import Registries
 from sampan.transfer.repository import Repository
 from sampan.transfer.retries import LONGEST_PAUSE_S, is_passing, pause_s, retry_after_s
+from sampan.transfer.search import search
 from sampan.transfer.settings import Endpoint, RegistrySettings
 
 ADA = Credentials(username="ada", password="secret")
@@ -265,6 +266,33 @@ async def test_refusals_in_dockers_words(
     with pytest.raises(RegistryRefused) as refusal:
         await target.manifest("1")
     assert refusal.value.message == text
+
+
+NESTED = b'{"errors":' + b"[" * 60_000
+
+
+async def test_answers_nested_without_end(target: Repository, server: Registry) -> None:
+    """In errors, lists of tags, search results and tokens alike."""
+    await target.registry.base()
+    server.answers = {
+        "/v2/a/b/manifests/1": (403, NESTED),
+        "/v2/a/b/tags/list": (200, b'{"tags":' + b"[" * 60_000),
+        "/v1/search": (200, b'{"results":' + b"[" * 60_000),
+    }
+    with pytest.raises(RegistryRefused, match="denied: requested access"):
+        await target.manifest("1")
+    with pytest.raises(RegistryUnreachable, match="unreadable list of tags"):
+        await target.tags()
+    with pytest.raises(RegistryUnreachable, match="error decoding registry search results"):
+        await search(target.registry, "x", 25)
+    with pytest.raises(ValueError, match="invalid credentials"):
+        decode_credentials(b'{"username":' + b"[" * 60_000)
+    with Registry(users={"ada": "secret"}, tokens=True) as private:
+        private.answers = {"/token": (200, b'{"token":' + b"[" * 60_000)}
+        asking, registries = await asked(private.host, ADA)
+        with pytest.raises(RegistryUnreachable, match="unable to decode token response"):
+            await asking.tags()
+        await registries.close()
 
 
 async def test_identity_token_is_exchanged_for_tokens() -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from .challenge import Challenge
 from .credentials import Credentials
-from .errors import WrongAnswer, refused
+from .errors import BROKEN_JSON, WrongAnswer, refused
 from .http import Http, error_of
 from .pace import read_all
 from .redirects import is_address
@@ -147,5 +147,5 @@ class Authorizer:
             data = await read_all(response, self._http.pace, _LIMIT_BYTES, "token")
         try:
             return _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except BROKEN_JSON as error:
             raise WrongAnswer(method, url, f"unable to decode token response: {error}") from error

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from .errors import BROKEN_JSON
+
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """moby's api/types/registry.AuthConfig. Never logged: :meth:`__repr__` shows nothing of it."""
@@ -37,7 +39,7 @@ def decode_credentials(data: bytes | str) -> Credentials:
         # null stands for what is not there, as in Go
         given = {name: value for name, value in _decode(data).items() if value is not None}
         found = msgspec.convert(given, Credentials, strict=False)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except BROKEN_JSON as error:
         raise ValueError(f"invalid credentials: {error}") from None
     if found.auth and not found.username:
         try:
@@ -67,7 +69,7 @@ def decode_config_header(text: str) -> dict[str, Credentials]:
     try:
         for address, given in _decode(_unpacked(text)).items():
             found[address] = decode_credentials(msgspec.json.encode(given))
-    except (ValueError, msgspec.DecodeError, RecursionError):
+    except (ValueError, *BROKEN_JSON):
         return {}
     return found
 

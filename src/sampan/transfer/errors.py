@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from sampan.base.errors import InvalidArgument, SampanError, SystemFailure
 
 DENIED = "DENIED"
@@ -14,6 +16,9 @@ UNAUTHORIZED = "UNAUTHORIZED"
 TOO_MANY_REQUESTS = "TOOMANYREQUESTS"
 UNKNOWN = "UNKNOWN"
 RANGE_NOT_SATISFIABLE = 416
+
+BROKEN_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a document that is none, or that is nested without end, makes of the decoder."""
 
 _BY_STATUS = {
     401: (UNAUTHORIZED, "authentication required"),

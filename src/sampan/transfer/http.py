@@ -24,7 +24,7 @@ from aiohttp import (
     TCPConnector,
 )
 
-from .errors import RegistryRefused, RegistryUnreachable, WrongAnswer, refused
+from .errors import BROKEN_JSON, RegistryRefused, RegistryUnreachable, WrongAnswer, refused
 from .pace import Pace
 from .redirects import headers_for, is_redirect, next_url
 from .retries import LONGEST_PAUSE_S, pause_s, retry_after_s
@@ -203,7 +203,7 @@ async def error_of(response: ClientResponse) -> RegistryRefused:
     code = detail = ""
     try:
         body = _decode_errors(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except BROKEN_JSON:
         if response.content_type == "text/plain":
             detail = _one_line(data)
     else:

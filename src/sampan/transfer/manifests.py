@@ -8,7 +8,7 @@ import msgspec
 
 from sampan.model.image import Index, Manifest
 
-from .errors import UnsupportedManifest
+from .errors import BROKEN_JSON, UnsupportedManifest
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -30,8 +30,6 @@ LIMIT_BYTES = 4 << 20
 """As other registries and clients have it (distribution-spec, "Pushing Manifests")."""
 _MAX_LAYERS = 4096
 _MAX_BLOB_BYTES = 1 << 50
-_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What a document that is none, or that is nested without end, makes of the decoder."""
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
 
 
@@ -59,7 +57,7 @@ def media_type_of(data: bytes, declared: str = "") -> str:
     """What the document says of itself, else what the registry said, else what it looks like."""
     try:
         head = _head(data)
-    except _BROKEN as error:
+    except BROKEN_JSON as error:
         raise UnsupportedManifest(f"unsupported manifest format: {error}") from None
     if head.schema_version == 1 or bytes(head.fs_layers):
         return SCHEMA_1[0]
@@ -79,7 +77,7 @@ def read_index(fetched: Fetched) -> Index:
     """Raises UnsupportedManifest."""
     try:
         return _index(fetched.data)
-    except _BROKEN as error:
+    except BROKEN_JSON as error:
         raise UnsupportedManifest(f"unsupported manifest format: {error}") from None
 
 
@@ -94,7 +92,7 @@ def read_manifest(fetched: Fetched, name: str) -> Manifest:
         raise UnsupportedManifest(f"unsupported media type {fetched.media_type}")
     try:
         manifest = _manifest(fetched.data)
-    except _BROKEN as error:
+    except BROKEN_JSON as error:
         raise UnsupportedManifest(f"unsupported manifest format: {error}") from None
     if manifest.config.media_type not in _CONFIGS:
         raise UnsupportedManifest(

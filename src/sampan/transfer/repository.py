@@ -13,6 +13,7 @@ from aiohttp import ClientResponse
 
 from .errors import (
     BLOB_UNKNOWN,
+    BROKEN_JSON,
     MANIFEST_UNKNOWN,
     ContentMismatch,
     RegistryRefused,
@@ -129,7 +130,7 @@ class Repository:
                 url = str(response.url)
             try:
                 found += _decode_tags(data).tags or []
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except BROKEN_JSON as error:
                 raise RegistryUnreachable("get", path, f"unreadable list of tags: {error}") from error
             if link is None:
                 break

@@ -11,7 +11,7 @@ import msgspec
 
 from sampan.base.errors import SystemFailure
 
-from .errors import RegistryRefused, RegistryUnreachable
+from .errors import BROKEN_JSON, RegistryRefused, RegistryUnreachable
 from .pace import read_all
 from .registry import Registry
 
@@ -58,6 +58,6 @@ async def search(registry: Registry, term: str, limit: int) -> list[SearchResult
         raise SearchUnavailable(f"unexpected status code 404: {host} answers no searches") from error
     try:
         found = _decode(data).results or []
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except BROKEN_JSON as error:
         raise RegistryUnreachable("get", path, f"error decoding registry search results: {error}") from error
     return found[:limit]

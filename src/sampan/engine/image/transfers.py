@@ -12,7 +12,7 @@ from sampan.formats.reference import ImageName, check_digest, parse_name
 from sampan.model.image import Descriptor
 from sampan.model.progress import ProgressMessage
 from sampan.transfer.credentials import Credentials
-from sampan.transfer.errors import RegistryRefused, UnsupportedManifest
+from sampan.transfer.errors import BROKEN_JSON, RegistryRefused, UnsupportedManifest
 from sampan.transfer.manifests import SCHEMA_1, Fetched, is_index, read_index, read_manifest
 from sampan.transfer.registries import Registries
 from sampan.transfer.repository import Repository
@@ -108,7 +108,7 @@ class Transfers:
         )
         try:
             config = _platform(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except BROKEN_JSON:
             return []
         keys = ("architecture", "os", "variant", "os.version", "os.features")
         found = {key: config[key] for key in keys if config.get(key)}
