@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sampan.content.distribution import release_date_s
+from sampan.content.distribution import BootstrapFailed, release_date_s, run_program
 
 DAY_S = 86400
 SUITE = "sampan-has-no-such-suite"
@@ -36,6 +36,17 @@ def mirror() -> Iterator[tuple[str, list[bytes]]]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def test_failures_name_what_apt_says() -> None:
+    script = (
+        "echo 'Reading...' >&2; echo 'E: Unable to locate package x' >&2; echo 'E: apt failed' >&2; exit 25"
+    )
+    with pytest.raises(BootstrapFailed) as raised:
+        run_program(["sh", "-c", script], 30)
+    assert raised.value.message == "sh failed (25): E: Unable to locate package x"
+    with pytest.raises(BootstrapFailed, match="sh failed .3.: one / two"):
+        run_program(["sh", "-c", "printf 'one\\ntwo\\n' >&2; exit 3"], 30)
 
 
 def test_the_date_of_a_suite_is_the_mirrors(mirror: tuple[str, list[bytes]]) -> None:

@@ -36,9 +36,15 @@ def run_program(
     except subprocess.TimeoutExpired:
         raise BootstrapFailed(f"{command[0]} did not finish within {timeout_s:.0f} s") from None
     if done.returncode:
-        tail = done.stderr.decode("utf-8", "replace").strip().splitlines()[-5:]
-        raise BootstrapFailed(f"{' '.join(command)} failed ({done.returncode}): {' / '.join(tail)}")
+        raise BootstrapFailed(f"{command[0]} failed ({done.returncode}): {_complaint(done.stderr)}")
     return done.stdout
+
+
+def _complaint(stderr: bytes) -> str:
+    """What apt says is wrong; all callers above it add only that they failed as well."""
+    lines = stderr.decode("utf-8", "replace").strip().splitlines()
+    telling = [line for line in lines if line.startswith("E: ") and "failed" not in line]
+    return " / ".join(telling[:5] or lines[-5:])
 
 
 def installed_version(package: str) -> str:
