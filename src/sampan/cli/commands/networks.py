@@ -138,7 +138,7 @@ def limit(session: Session, values: Values, words: list[str]) -> int:
     for name, key in (("receive", "Receive"), ("send", "Send")):
         if values.given(name):
             body[key] = values.text(name)
-    session.client.call("POST", f"/sampan/networks/{words[0]}/limit", (), body)
+    session.client.call("POST", f"/sampan/networks/limit/{words[0]}", (), body)
     return 0
 
 

@@ -87,7 +87,7 @@ async def limit(call: Call) -> Reply:
 
 
 ROUTES = (
-    Route("POST", "/sampan/networks/{}/limit", limit),
+    Route("POST", "/sampan/networks/limit/{}", limit),
     Route("POST", "/sampan/images/bootstrap", bootstrap),
     Route("POST", "/sampan/images/gc", collect),
     Route("GET", "/sampan/manifests", manifest),
