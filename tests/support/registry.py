@@ -51,6 +51,8 @@ class Faults:
     """Blobs of other repositories have to be sent."""
     forget_uploads: bool = False
     """An upload whose connection was cut is not known any more."""
+    void_uploads: bool = False
+    """How far an upload has come cannot be told, as with distribution."""
     redirects: dict[str, str] = field(default_factory=dict)
     """Where requests for a path are sent instead."""
     flip_blobs: bool = False
@@ -421,6 +423,8 @@ class Registry:
             del self.uploads[session]
             return web.Response(status=204)
         if request.method == "GET":
+            if self.faults.void_uploads and self.uploads[session]:
+                return _error(416, "BLOB_UPLOAD_INVALID", "upload resumed at wrong offset")
             return self._accepted(name, session, status=204)
         content = self.uploads[session]
         ranged = request.headers.get("Content-Range", "")

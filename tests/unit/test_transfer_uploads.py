@@ -96,6 +96,28 @@ async def test_upload_that_the_registry_forgets_begins_anew(target: Repository, 
     assert server.blobs[digest_of(data)] == data
 
 
+async def test_upload_that_cannot_be_continued_begins_anew(target: Repository, server: Registry) -> None:
+    data = os.urandom(LARGE)
+    server.faults.cut_uploads_after_bytes = LARGE // 2
+    server.faults.void_uploads = True
+    blob = Bytes(data)
+    began = blob.chunks
+    starts: list[int] = []
+
+    async def noting(offset: int) -> AsyncIterator[bytes]:
+        starts.append(offset)
+        if len(starts) == 2:
+            server.faults.cut_uploads_after_bytes = 0
+        async for chunk in began(offset):
+            yield chunk
+
+    blob.chunks = noting  # type: ignore[method-assign]
+    await upload(target, blob)
+    assert starts == [0, 0]
+    assert server.blobs[digest_of(data)] == data
+    assert server.uploads == {}
+
+
 async def test_lost_answer_is_found_out(target: Repository, server: Registry) -> None:
     data = os.urandom(LARGE)
     server.faults.lose_verdicts = 1

@@ -237,11 +237,14 @@ class Repository:
             return _location(response, location)
 
     async def upload_state(self, location: str) -> tuple[int, str] | None:
-        """How many bytes of an upload have come, and where to go on; None when it has to be begun anew."""
+        """How many bytes of an upload have come, and where to go on; None when it has to be begun anew.
+
+        distribution knows its uploads by a state in the location, which a broken request makes void (416).
+        """
         async with self.registry.send(
-            "GET", location, scope=self._push, wanted=(204, 202, 200, 404, 405)
+            "GET", location, scope=self._push, wanted=(204, 202, 200, 400, 404, 405, 416)
         ) as response:
-            if response.status in (404, 405):
+            if response.status >= 400:
                 return None
             found = _UPLOADED.fullmatch(response.headers.get("Range", ""))
             # "0-0" is one byte, but what most registries say of none

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 _FAREWELL_S = 5
 _SMALL_BYTES = 64 << 10
 """Sent in one request; not worth being continued."""
+_LOOK_EVERY = 0.1
+"""Of the first wait."""
+_MOST_LOOKS = 50
 _GONE = (404, RANGE_NOT_SATISFIABLE)
 """The registry has lost the upload, or has other bytes of it than we thought."""
 
@@ -124,7 +127,7 @@ class Upload:
         if size is not None and self._offset == size and await self._repository.has_blob(self._blob.digest):
             self._location = ""
             return True
-        state = await self._repository.upload_state(self._location)
+        state = await self._settled_state()
         if state is None or (size is not None and state[0] > size):
             await self._abandon()
             self._offset = 0
@@ -135,6 +138,17 @@ class Upload:
         self._resumed = True
         log.info("upload to %s goes on at %d bytes: %s", self._repository.path, state[0], failure.message)
         return False
+
+    async def _settled_state(self) -> tuple[int, str] | None:
+        """How far it has come, once the registry has taken in what was still on its way when the connection
+        broke: what is sent before would come twice."""
+        state = await self._repository.upload_state(self._location)
+        for _ in range(_MOST_LOOKS):
+            await asyncio.sleep(self._first_wait_s * _LOOK_EVERY)
+            before, state = state, await self._repository.upload_state(self._location)
+            if state == before or state is None:
+                break
+        return state
 
     async def _abandon(self) -> None:
         """Let the registry forget what came, as far as it listens."""
