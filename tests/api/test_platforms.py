@@ -194,6 +194,16 @@ def test_a_part_of_an_index_is_pushed_with_a_note(engine: Client, registry: Regi
     assert found["Descriptor"]["digest"] == multi.index
 
 
+def test_an_index_whose_rest_is_there_is_pushed_whole(engine: Client, registry: Registry) -> None:
+    """Another tag in the repository that it was pulled from: what is not here is there already."""
+    multi = Multi(registry)
+    engine("pull", "-q", multi.name)
+    target = f"{multi.repository}:again"
+    engine("tag", multi.name, target)
+    assert f"again: digest: {multi.index} size: " in engine("push", target).out
+    assert registry.manifests["multi"]["again"] == registry.manifests["multi"]["1"]
+
+
 def test_one_platform_is_pushed_when_it_is_asked_for(engine: Client, registry: Registry) -> None:
     multi = Multi(registry)
     for platform in (AMD64, ARM64):

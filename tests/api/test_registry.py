@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -280,6 +281,14 @@ def test_credentials(api: docker_py.DockerClient, docker: Client, tokens: bool) 
         assert api.images.pull(name, "1", auth_config=auth).tags
         data = api.images.get_registry_data(f"{name}:1", auth_config=auth)
         assert data.attrs["Descriptor"]["digest"] in registry.manifests["private"]
+        forget(docker, registry)
+        # those for several registries, when there are none for this one
+        several = {"other.lan": {"username": "x"}, f"http://{registry.host}/v2/": auth}
+        header = base64.urlsafe_b64encode(json.dumps(several).encode()).decode()
+        url = api.api._url("/images/create")
+        query = {"fromImage": name, "tag": "1"}
+        answered = api.api._post(url, params=query, headers={"X-Registry-Config": header})
+        assert "Status: Downloaded newer image" in answered.text
         forget(docker, registry)
 
 

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from sampan.transfer.challenge import parse_challenges
-from sampan.transfer.credentials import NOBODY, Credentials, decode_credentials, decode_header
+from sampan.transfer.credentials import (
+    NOBODY,
+    Credentials,
+    decode_config_header,
+    decode_credentials,
+    decode_header,
+)
 from sampan.transfer.errors import UnsupportedManifest
 from sampan.transfer.manifests import (
     DOCKER_MANIFEST,
@@ -65,6 +71,15 @@ def test_credentials_in_one_field() -> None:
 def test_unreadable_credentials_are_nobodys(text: str) -> None:
     assert decode_header(text) == NOBODY
     assert NOBODY.is_empty
+    assert decode_config_header(text) == {}
+
+
+def test_credentials_for_several_registries() -> None:
+    given = {"r.lan": {"username": "ada", "password": "x"}, "https://index.docker.io/v1/": {"auth": "YTpi"}}
+    found = decode_config_header(base64.urlsafe_b64encode(json.dumps(given).encode()).decode())
+    assert found["r.lan"] == Credentials(username="ada", password="x")
+    assert found["https://index.docker.io/v1/"] == Credentials(username="a", password="b")
+    assert decode_config_header(base64.b64encode(b'{"r.lan": 7}').decode()) == {}
 
 
 @pytest.mark.parametrize(

@@ -109,12 +109,15 @@ class Puller:
             self._sources.seen(name, [*documents, *layers])
             return self._record(image, name, found) or new
 
-        image = self._store.find(found.manifest.config.digest)
-        if image is None:
-            return await self._fetch(say, repositories, found, finish)
-        with self._store.lease() as lease:
-            await self._workers.run(lambda: self._keep_documents(lease, found))
-            return finish(image, False)
+        image_id = found.manifest.config.digest
+        if self._store.find(image_id) is not None:
+            with self._store.lease() as lease:
+                await self._workers.run(lambda: self._keep_documents(lease, found))
+                # somebody may have removed it meanwhile
+                image = self._store.find(image_id)
+                if image is not None:
+                    return finish(image, False)
+        return await self._fetch(say, repositories, found, finish)
 
     def _keep_documents(self, lease: Lease, found: RemoteImage) -> None:
         """In a thread: what led to the image, byte by byte."""

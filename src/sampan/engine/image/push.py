@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 
@@ -22,6 +22,9 @@ from sampan.transfer.repository import Repository
 from .blob_upload import BlobUpload, Destination, OutgoingLayer, OutgoingManifest, Pushed
 from .catalog import ImageCatalog, host_platform, wanted_platform
 from .progress import Say, messages_of, status
+
+_MOST_ASKED_FOR = 100
+"""Parts of an index that are not here: more are not looked for in the registry."""
 
 
 class NotTagged(NotFound):
@@ -79,11 +82,12 @@ class Pusher:
 
         async def work(say: Say) -> None:
             say(status(f"The push refers to repository [{name.repository}]"))
-            outgoing = [self._outgoing(one, wanted) for one in self._tagged(name)]
+            tagged = self._tagged(name)
             [repository] = await self._registries.repositories(
                 name.domain, name.path, credentials, mirrors=False
             )
             to = Destination(name=name, repository=repository)
+            outgoing = [await self._outgoing(to, one, wanted) for one in tagged]
             for one in outgoing:
                 await self._push_one(say, to, one)
 
@@ -100,7 +104,7 @@ class Pusher:
             raise NotTagged(f"tag does not exist: {name.familiar}")
         return [name]
 
-    def _outgoing(self, name: ImageName, wanted: Platform | None) -> _Outgoing:
+    async def _outgoing(self, to: Destination, name: ImageName, wanted: Platform | None) -> _Outgoing:
         """Decide what goes out under a name. Raises PlatformNotHere, SeveralFit."""
         documents = self._store.documents
         target = self._store.names.find(name.familiar)
@@ -109,13 +113,14 @@ class Pusher:
         entries = documents.entries(target)
         record = documents.find(target)
         if record is not None and not record.image_id:
-            whole = all(self._can_be_sent(entry) for entry in entries)
+            whole = wanted is None and await self._is_whole(to, entries)
             plan = plan_push(entries, host_platform(), wanted, ref=name.familiar, whole=whole)
             if plan.entry is None:
                 indexes = [
                     one for one in documents.below(target) if is_index(documents.describe(one).media_type)
                 ]
-                return _Outgoing(name=name, target=target, leaves=entries, indexes=indexes)
+                here = [entry for entry in entries if self._can_be_sent(entry)]
+                return _Outgoing(name=name, target=target, leaves=here, indexes=indexes)
             digest = plan.entry.descriptor.digest
             original = target if plan.instead else ""
             return _Outgoing(name=name, target=digest, leaves=[plan.entry], instead_of=original)
@@ -124,6 +129,17 @@ class Pusher:
             # it was never fetched as this manifest has it packed
             target = image.manifest_digest
         return _Outgoing(name=name, target=target, leaves=documents.entries(target))
+
+    async def _is_whole(self, to: Destination, entries: Sequence[Entry]) -> bool:
+        """Whether an index can go with all that it names: what is not here may be there already, as it is
+        when a part of it was pulled from the same repository."""
+        absent = [entry for entry in entries if not self._can_be_sent(entry)]
+        if len(absent) > _MOST_ASKED_FOR:
+            return False
+        for entry in absent:
+            if not await to.repository.has_manifest(entry.descriptor.digest):
+                return False
+        return True
 
     def _can_be_sent(self, entry: Entry) -> bool:
         """Whether a leaf of an index is here with everything that belongs to it."""
