@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.registry import Registry
+from tests.support.transfers import fetch
 
 from sampan.base.errors import Unauthorized
 from sampan.transfer.credentials import NOBODY, Credentials
@@ -191,7 +192,7 @@ async def test_cut_connections_are_continued(
     digest, data = blob
     server.faults.cut_after_bytes = 300_000
     target = await repository(registries, server)
-    path = await downloads(tmp_path).fetch(digest, len(data), [target], ignore)
+    path = await fetch(downloads(tmp_path), digest, len(data), [target], ignore)
     assert Path(path).read_bytes() == data
     assert server.count("GET", "/blobs/") > 5
     assert server.blob_bytes <= len(data) * 1.05
@@ -205,7 +206,7 @@ async def test_registry_without_ranges_starts_again(
     server.faults.no_ranges = True
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / digest[7:]).write_bytes(data[:1000])
-    path = await downloads(tmp_path).fetch(digest, len(data), [target], ignore)
+    path = await fetch(downloads(tmp_path), digest, len(data), [target], ignore)
     assert Path(path).read_bytes() == data
 
 
@@ -217,7 +218,7 @@ async def test_damaged_rest_is_fetched_again(
     target = await repository(registries, server)
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / digest[7:]).write_bytes(left)
-    path = await downloads(tmp_path).fetch(digest, len(data), [target], ignore)
+    path = await fetch(downloads(tmp_path), digest, len(data), [target], ignore)
     assert Path(path).read_bytes() == data
 
 
@@ -228,7 +229,7 @@ async def test_wrong_bytes_are_refused_and_not_kept(
     server.faults.flip_blobs = True
     target = await repository(registries, server)
     with pytest.raises(ContentMismatch, match=f"filesystem layer verification failed for digest {digest}"):
-        await downloads(tmp_path).fetch(digest, len(data), [target], ignore)
+        await fetch(downloads(tmp_path), digest, len(data), [target], ignore)
     assert list((tmp_path / "downloads").iterdir()) == []
 
 
@@ -238,7 +239,7 @@ async def test_blob_larger_than_promised_is_refused(
     digest, _ = blob
     target = await repository(registries, server)
     with pytest.raises(ContentMismatch, match="larger than the 1000 bytes promised"):
-        await downloads(tmp_path).fetch(digest, 1000, [target], ignore)
+        await fetch(downloads(tmp_path), digest, 1000, [target], ignore)
 
 
 async def test_two_who_want_a_blob_fetch_it_once(
@@ -249,8 +250,8 @@ async def test_two_who_want_a_blob_fetch_it_once(
     shared = downloads(tmp_path)
     watching = Watching()
     both = await asyncio.gather(
-        shared.fetch(digest, len(data), [target], ignore),
-        shared.fetch(digest, len(data), [target], watching),
+        fetch(shared, digest, len(data), [target], ignore),
+        fetch(shared, digest, len(data), [target], watching),
     )
     assert both[0] == both[1]
     assert server.blob_bytes == len(data)
@@ -264,7 +265,7 @@ async def test_cancelled_download_goes_on_where_it_was(
     digest, data = blob
     target = await repository(registries, server)
     server.faults.stall_after_bytes = 2 << 20
-    first = asyncio.ensure_future(downloads(tmp_path).fetch(digest, len(data), [target], ignore))
+    first = asyncio.ensure_future(fetch(downloads(tmp_path), digest, len(data), [target], ignore))
     partial = tmp_path / "downloads" / digest[7:]
     await until(lambda: partial.exists() and partial.stat().st_size >= 1 << 20)
     first.cancel()
@@ -272,7 +273,7 @@ async def test_cancelled_download_goes_on_where_it_was(
         await first
     server.faults.stall_after_bytes = 0
     sent, here = server.blob_bytes, partial.stat().st_size
-    path = await downloads(tmp_path).fetch(digest, len(data), [target], ignore)
+    path = await fetch(downloads(tmp_path), digest, len(data), [target], ignore)
     assert Path(path).read_bytes() == data
     assert server.blob_bytes - sent == len(data) - here
 
@@ -284,8 +285,8 @@ async def test_one_of_two_who_leaves_does_not_stop_the_other(
     target = await repository(registries, server)
     shared = downloads(tmp_path)
     server.faults.stall_after_bytes = 1 << 20
-    leaves = asyncio.ensure_future(shared.fetch(digest, len(data), [target], ignore))
-    stays = asyncio.ensure_future(shared.fetch(digest, len(data), [target], ignore))
+    leaves = asyncio.ensure_future(fetch(shared, digest, len(data), [target], ignore))
+    stays = asyncio.ensure_future(fetch(shared, digest, len(data), [target], ignore))
     await asyncio.to_thread(server.stalled.wait, 10)
     leaves.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -297,20 +298,25 @@ async def test_one_of_two_who_leaves_does_not_stop_the_other(
 
 
 async def test_other_credentials_may_do(registries: Registries, tmp_path: Path) -> None:
-    """Who joins a download tries with what they have when it fails with what the first one had."""
+    """Who joins a download is told that it failed with what somebody else had."""
     data = os.urandom(1000)
     with Registry(users={"ada": "secret"}) as private:
         digest = str(private.add_blob("a/b", data)["digest"])
         nobody = await repository(registries, private)
         ada = await repository(registries, private, who=ADA)
         shared = downloads(tmp_path)
-        both = await asyncio.gather(
-            shared.fetch(digest, len(data), [nobody], ignore),
-            shared.fetch(digest, len(data), [ada], ignore),
-            return_exceptions=True,
-        )
-    assert isinstance(both[0], NoCredentials)
-    assert Path(str(both[1])).read_bytes() == data
+        async with (
+            shared.joined(digest, len(data), [nobody], ignore) as first,
+            shared.joined(digest, len(data), [ada], ignore) as second,
+        ):
+            for download in (first, second):
+                with pytest.raises(NoCredentials):
+                    await download.finished()
+            assert (first.joined, second.joined) == (False, True)
+            assert second.failed
+            # who joined it begins anew
+            path = await fetch(shared, digest, len(data), [ada], ignore)
+        assert Path(path).read_bytes() == data
 
 
 async def test_who_comes_while_the_last_one_leaves(
@@ -320,20 +326,20 @@ async def test_who_comes_while_the_last_one_leaves(
     target = await repository(registries, server)
     shared = downloads(tmp_path)
     server.faults.stall_after_bytes = 1 << 20
-    leaves = asyncio.ensure_future(shared.fetch(digest, len(data), [target], ignore))
+    leaves = asyncio.ensure_future(fetch(shared, digest, len(data), [target], ignore))
     await asyncio.to_thread(server.stalled.wait, 10)
     server.faults.stall_after_bytes = 0
     leaves.cancel()
     await asyncio.sleep(0)
-    comes = asyncio.ensure_future(shared.fetch(digest, len(data), [target], ignore))
+    comes = asyncio.ensure_future(fetch(shared, digest, len(data), [target], ignore))
     assert Path(await comes).read_bytes() == data
     with pytest.raises(asyncio.CancelledError):
         await leaves
-    never = asyncio.ensure_future(shared.fetch(digest, len(data), [target], ignore))
+    never = asyncio.ensure_future(fetch(shared, digest, len(data), [target], ignore))
     never.cancel()
     with pytest.raises(asyncio.CancelledError):
         await never
-    assert Path(await shared.fetch(digest, len(data), [target], ignore)).read_bytes() == data
+    assert Path(await fetch(shared, digest, len(data), [target], ignore)).read_bytes() == data
 
 
 async def test_proxy_is_asked_for_the_rest_of_the_world(server: Registry) -> None:
@@ -352,7 +358,7 @@ async def test_another_address_takes_over(
     digest, data = blob
     with Registry() as empty:
         sources = [await repository(registries, empty), await repository(registries, server)]
-        path = await downloads(tmp_path).fetch(digest, len(data), sources, ignore)
+        path = await fetch(downloads(tmp_path), digest, len(data), sources, ignore)
     assert Path(path).read_bytes() == data
 
 
@@ -361,7 +367,7 @@ async def test_bound_of_downloads(registries: Registries, server: Registry, tmp_
     server.faults.stall_after_bytes = 500
     target = await repository(registries, server)
     shared = downloads(tmp_path, limit=2)
-    tasks = [asyncio.ensure_future(shared.fetch(one, 1000, [target], ignore)) for one in wanted]
+    tasks = [asyncio.ensure_future(fetch(shared, one, 1000, [target], ignore)) for one in wanted]
     await until(lambda: server.most_at_once == 2)
     server.released.set()
     server.faults.stall_after_bytes = 0
@@ -377,7 +383,7 @@ async def test_what_begins_while_others_are_removed_stays(
     shared = downloads(tmp_path)
     (tmp_path / "downloads" / "idle").write_bytes(b"x")
     for _ in range(10):
-        _, path = await asyncio.gather(shared.clear(), shared.fetch(digest, len(data), [target], ignore))
+        _, path = await asyncio.gather(shared.clear(), fetch(shared, digest, len(data), [target], ignore))
         assert Path(path).read_bytes() == data
         assert not (tmp_path / "downloads" / "idle").exists()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.registry import Registry, digest_of
+from tests.support.transfers import fetch
 
 from sampan.transfer import http as http_module
 from sampan.transfer.credentials import NOBODY, Credentials, decode_credentials
@@ -176,7 +177,7 @@ async def test_download_that_only_trickles_is_given_up(server: Registry, tmp_pat
     target, registries = await asked(server.host, pace=HURRIED)
     downloads = Downloads(str(tmp_path / "d"), attempts=2, first_wait_s=0.001)
     with pytest.raises(TooSlow):
-        await downloads.fetch(digest, 1 << 20, [target], Unwatched())
+        await fetch(downloads, digest, 1 << 20, [target], Unwatched())
     assert server.count("GET", "/blobs/") == 2
     await registries.close()
 
@@ -209,7 +210,7 @@ async def test_blob_shorter_than_promised(target: Repository, server: Registry, 
     digest = str(server.add_blob("a/b", bytes(1000))["digest"])
     downloads = Downloads(str(tmp_path / "d"), attempts=2, first_wait_s=0.001)
     with pytest.raises(ContentMismatch, match="has 1000 bytes, fewer than the 2000 promised"):
-        await downloads.fetch(digest, 2000, [target], Unwatched())
+        await fetch(downloads, digest, 2000, [target], Unwatched())
 
 
 async def test_manifest_of_absurd_size(target: Repository, server: Registry) -> None:

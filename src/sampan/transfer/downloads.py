@@ -20,7 +20,6 @@ from concurrent.futures import Executor
 from typing import Protocol, TypeVar, TypeVarTuple, Unpack
 
 from sampan.base.crashpoints import crash_point
-from sampan.base.errors import SampanError
 from sampan.base.slots import Slots
 
 from .errors import (
@@ -283,17 +282,6 @@ class Downloads:
             job.task.exception()  # seen: whoever waited has been told
         if job.file is not None:
             job.file.close()
-
-    async def fetch(self, digest: str, size_bytes: int, sources: Sequence[Source], listener: Listener) -> str:
-        """The path of the verified blob. Raises as :meth:`joined`."""
-        while True:
-            async with self.joined(digest, size_bytes, sources, listener) as download:
-                try:
-                    return await download.finished()
-                except SampanError as error:
-                    if not download.joined:
-                        raise
-                    log.info("download of %s that was shared failed: %s", digest, error.message)
 
     async def _run(self, job: _Job, digest: str, size_bytes: int, sources: Sequence[Source]) -> str:
         try:
