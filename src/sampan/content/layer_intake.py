@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import queue
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
@@ -71,18 +71,23 @@ def take_packed(store: ImageStore, lease: Lease, pack: Callable[[Write], None]) 
     def run() -> None:
         try:
             pack(pipe.write)
-        except BaseException as error:  # noqa: BLE001 - raised in the thread that asked
-            pipe.end(error)
-        else:
-            pipe.end(None)
+            pipe.flush()
+        finally:
+            pipe.end()
 
-    thread = threading.Thread(target=run, name="pack")
-    thread.start()
-    try:
-        return take_layer(store, lease, pipe.read)
-    finally:
-        pipe.cancel()
-        thread.join()
+    with ThreadPoolExecutor(1, thread_name_prefix="pack") as pool:
+        packing = pool.submit(run)
+
+        def read() -> bytes:
+            piece = pipe.read()
+            if not piece:
+                packing.result()
+            return piece
+
+        try:
+            return take_layer(store, lease, read)
+        finally:
+            pipe.cancel()
 
 
 def _unpack(store: ImageStore, lease: Lease, tee: _Tee, compression: str) -> TakenLayer:
@@ -106,7 +111,6 @@ class _Pipe:
         self._pieces: queue.Queue[bytes] = queue.Queue(_IN_FLIGHT)
         self._batch: list[bytes] = []
         self._length = 0
-        self._error: BaseException | None = None
         self._cancelled = False
         self._ended = False
 
@@ -114,23 +118,20 @@ class _Pipe:
         self._batch.append(data)
         self._length += len(data)
         if self._length >= CHUNK:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         if self._cancelled:
             raise Cancelled("nobody unpacks what is packed")
-        self._pieces.put(b"".join(self._batch))
+        if self._batch:
+            self._pieces.put(b"".join(self._batch))
         self._batch.clear()
         self._length = 0
 
-    def end(self, error: BaseException | None) -> None:
-        """In the thread that packs: no more comes, because of an error or not."""
-        self._error = error
-        if self._cancelled:
-            return
-        if error is None and self._batch:
-            self._pieces.put(b"".join(self._batch))
-        self._pieces.put(b"")
+    def end(self) -> None:
+        """In the thread that packs: no more comes."""
+        if not self._cancelled:
+            self._pieces.put(b"")
 
     def cancel(self) -> None:
         """In the thread that reads: let the other one end, whatever it waits for."""
@@ -140,13 +141,11 @@ class _Pipe:
                 self._pieces.get_nowait()
 
     def read(self) -> bytes:
-        if self._ended:
-            return b""
-        piece = self._pieces.get()
-        self._ended = not piece
-        if self._ended and self._error is not None:
-            raise self._error
-        return piece
+        if not self._ended:
+            piece = self._pieces.get()
+            self._ended = not piece
+            return piece
+        return b""
 
 
 class _Tee:
