@@ -258,6 +258,7 @@ class Downloads:
             while (job := self._jobs.get(digest)) is not None and not job.listeners:
                 # the last who wanted it is leaving just now
                 await asyncio.wait([job.task])
+                await asyncio.sleep(0)
         joined = job is not None
         if job is None:
             job = self._jobs[digest] = _Job()
@@ -268,16 +269,15 @@ class Downloads:
         finally:
             job.listeners.remove(listener)
             if not job.listeners:
-                await self._end(digest, job)
+                # to the end also when this is cancelled: two must not write one file
+                await asyncio.shield(asyncio.ensure_future(self._end(digest, job)))
 
     async def _end(self, digest: str, job: _Job) -> None:
         job.task.cancel()
-        try:
-            await asyncio.wait([job.task])
-        finally:
-            if self._jobs.get(digest) is job:
-                # cancelled before it had begun
-                del self._jobs[digest]
+        await asyncio.wait([job.task])
+        if self._jobs.get(digest) is job:
+            # cancelled before it had begun
+            del self._jobs[digest]
         if not job.task.cancelled():
             job.task.exception()  # seen: whoever waited has been told
         if job.file is not None:

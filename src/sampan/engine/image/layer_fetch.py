@@ -186,6 +186,7 @@ class LayerFetch:
             while (job := self._jobs.get(key)) is not None and not job.pulls:
                 # the last who wanted it is leaving just now
                 await asyncio.wait([job.task])
+                await asyncio.sleep(0)
             shared = job is not None
             if job is None:
                 job = self._jobs[key] = _Job(layer, unpacked=bool(key[1]))
@@ -208,14 +209,14 @@ class LayerFetch:
             return
         job.task.cancel()
         await asyncio.wait([job.task])
+        if self._jobs.get(key) is job:
+            del self._jobs[key]
         if not job.task.cancelled():
             job.task.exception()  # seen: whoever waited has been told
         staged, job.staged = job.staged, None
         if staged is not None:
             # of one that was published meanwhile nothing is left there
             await self._workers.run(lambda: self._store.layers.discard(staged))
-        if self._jobs.get(key) is job:
-            del self._jobs[key]
 
     async def _run(self, key: _Key, job: _Job, repositories: Sequence[Repository]) -> None:
         try:
