@@ -16,7 +16,7 @@ import uvloop
 
 from sampan.base.crashpoints import VARIABLE
 from sampan.front.registry.app import RegistryApi
-from sampan.front.registry.server import make_server
+from sampan.front.registry.server import Server, make_server
 from sampan.registry.ports import Authenticator
 from sampan.registry.service import Registry
 from sampan.registry.storage.files import FileBlobStorage
@@ -50,6 +50,7 @@ class RegistryServer:
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="registry", daemon=True)
         self.loop: asyncio.AbstractEventLoop
+        self.server: Server
         self.registry: Registry
         """Of the loop in the thread: use it through :meth:`call`."""
         self.port = 0
@@ -99,21 +100,17 @@ class RegistryServer:
         self.registry = open_registry(self._root)
         if self._connect is not None:
             self._connect(self.registry)
-        await serve(self.registry, self._authenticator, self._started)
+        self.server = make_server(RegistryApi(self.registry, self._authenticator).handle)
+        await serve(self.registry, self.server, self._started)
 
     def _started(self, port: int, ended: asyncio.Event) -> None:
         self.port, self._ended = port, ended
         self._ready.set()
 
 
-async def serve(
-    registry: Registry,
-    authenticator: Authenticator | None,
-    started: Callable[[int, asyncio.Event], None],
-) -> None:
+async def serve(registry: Registry, server: Server, started: Callable[[int, asyncio.Event], None]) -> None:
     """Until the event that ``started`` is given is set."""
     ended = asyncio.Event()
-    server = make_server(RegistryApi(registry, authenticator).handle)
     listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     started(listener.sockets[0].getsockname()[1], ended)
     await ended.wait()
@@ -170,7 +167,9 @@ class RegistryProcess:
 
 def main() -> None:
     async def run() -> None:
-        await serve(open_registry(Path(sys.argv[1])), None, lambda port, ended: print(port, flush=True))
+        registry = open_registry(Path(sys.argv[1]))
+        server = make_server(RegistryApi(registry).handle)
+        await serve(registry, server, lambda port, ended: print(port, flush=True))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())

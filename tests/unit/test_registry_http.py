@@ -710,6 +710,32 @@ def test_clients_that_take_nothing_are_cut_off(
         assert taken < 32 << 20
 
 
+def connections(server: RegistryServer) -> int:
+    return sum(connection.transport is not None for connection in server.server.connections)
+
+
+def test_large_manifests_wait_for_nobody_either(
+    server: RegistryServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RegistryClient(server.port) as client:
+        client.push_blob(name, b"{}")
+        large = image_manifest(b"{}", [], annotations={"text": "x" * (4_000_000)})
+        assert client.push_manifest(name, "v1", large).status == 201
+        assert client.call("GET", f"/v2/{name}/manifests/v1").body == json.dumps(large).encode()
+        assert client.call("HEAD", f"/v2/{name}/manifests/v1").status == 200
+    monkeypatch.setattr(sending_module, "STALL_S", 0.2)
+    request = f"GET /v2/{name}/manifests/v1 HTTP/1.1\r\nHost: x\r\n\r\n"
+    many = 8  # more than the buffers of both ends hold
+    with raw(server, request * many) as idle:
+        assert idle.recv(1) == b"H"
+        eventually(lambda: server.call(lambda _: connections(server)) == 0, "it is cut off")
+        taken = 1
+        with contextlib.suppress(ConnectionResetError):
+            while data := idle.recv(1 << 20):
+                taken += len(data)
+        assert taken < many * 4_000_000
+
+
 def test_two_pushes_of_one_tag_leave_one_of_them_whole(server: RegistryServer, name: str) -> None:
     digests: list[str] = []
 

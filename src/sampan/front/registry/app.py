@@ -27,6 +27,7 @@ from .callers import Callers
 from .errors import explain
 from .replies import error_reply
 from .routing import Handler, match
+from .sending import timed
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class RegistryApi:
         caller = self._callers.of(request)
         call = Call(request, caller, self._registry, self._authenticator, raw_path, query)
         try:
-            return await self._answer(call)
+            return timed(await self._answer(call), request.method)
         except asyncio.CancelledError:
             raise
         except ConnectionError:

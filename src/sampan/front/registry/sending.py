@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 THREADS = 4
 CALL_BYTES = 4 << 20
 """The most that one turn in a thread sends, so that many clients get their share."""
+BUFFERED_BYTES = 64 << 10
+"""An answer up to this size is left to the transport."""
 STALL_S = 60.0
 """For so long a client may take nothing."""
 _threads = ThreadPoolExecutor(THREADS, "registry-send")
@@ -117,6 +119,18 @@ async def _room(loop: asyncio.AbstractEventLoop, socket_fd: int) -> None:
         raise ConnectionResetError(f"the client took nothing for {STALL_S:g} s") from None
     finally:
         loop.remove_writer(socket_fd)
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def timed(answer: web.StreamResponse, method: str) -> web.StreamResponse:
+    """The same answer; one that fills the buffers on the way gives up on a client that takes nothing."""
+    body = answer.body if isinstance(answer, web.Response) else None
+    if not isinstance(body, bytes) or len(body) <= BUFFERED_BYTES or method == "HEAD":
+        return answer
+    return PiecesResponse(answer.status, answer.headers, _once(body), len(body))
 
 
 class PiecesResponse(web.StreamResponse):
