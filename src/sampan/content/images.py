@@ -200,10 +200,15 @@ class ImageStore:
 
     def remember_packed(self, diff_id: str, packed: PackedLayer) -> None:
         """Note what a layer became when it was packed, for the next push."""
-        for record in [one for one in self._layers.values() if one.diff_id == diff_id]:
-            changed = msgspec.structs.replace(record, packed=packed)
-            self._layers_table.put(changed)
-            self._layers[record.chain_id] = changed
+        changed = [
+            msgspec.structs.replace(record, packed=packed)
+            for record in self._layers.values()
+            if record.diff_id == diff_id
+        ]
+        with self._db.transaction():
+            for record in changed:
+                self._layers_table.put(record)
+        self._layers.update({record.chain_id: record for record in changed})
 
     def add_documents(self, records: Iterable[ManifestRecord]) -> None:
         """Indexes and manifests whose blobs are in place, and for which the images are here. They stay when

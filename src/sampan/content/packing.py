@@ -6,6 +6,7 @@ registry can be told from others that cannot be made again.
 
 from __future__ import annotations
 
+import platform
 import struct
 
 import isal
@@ -18,8 +19,23 @@ _MARK = b"sampan 1\0"
 _HEADER = b"\x1f\x8b\x08\x10\0\0\0\0\0\xff" + _MARK
 """Deflate, a comment follows; no time, unknown system."""
 
-CODEC = f"isal {isal.__version__} level {_LEVEL}"
-"""Another version may pack otherwise."""
+_INSTRUCTIONS = frozenset(
+    ("sse4_1", "sse4_2", "pclmulqdq", "avx", "avx2", "avx512f", "avx512vl", "crc32", "pmull")
+)
+
+
+def _processor() -> str:
+    """What of the processor isal chooses its code by; Linux names it in the same words for both kinds."""
+    with open("/proc/cpuinfo") as file:
+        for line in file:
+            name, _, words = line.partition(":")
+            if name.strip() in ("flags", "Features"):
+                return " ".join(sorted(_INSTRUCTIONS.intersection(words.split())))
+    return ""
+
+
+CODEC = f"isal {isal.__version__} level {_LEVEL} on {platform.machine()} {_processor()}".rstrip()
+"""Another version, or other code for another processor, may pack otherwise."""
 
 
 class Packer:
