@@ -249,6 +249,19 @@ def test_a_recipe_is_small(layers: LayerStore) -> None:
         layers.discard(layer)
 
 
+def test_what_follows_an_archive_costs_no_memory(layers: LayerStore) -> None:
+    """Sixteen megabytes of nothing are a few hundred bytes of recipe, and come out in pieces."""
+    ending = bytes(16 << 20)
+    layer = staged(layers, archive_of([file_entry("a")], ending), 1 << 20)
+    try:
+        assert os.path.getsize(f"{layer.path}/recipe") < 4096
+        with Reproduction(layer.path, layer.diff_id) as again:
+            longest = max(len(chunk) for chunk in iter(again.read, b""))
+        assert longest <= 4 << 20
+    finally:
+        layers.discard(layer)
+
+
 # blobs that were packed here
 
 
