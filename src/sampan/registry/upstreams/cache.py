@@ -27,6 +27,7 @@ from .eviction import evict
 from .fetch import Fetch
 from .settings import UpstreamSettings, UpstreamState
 from .source import Source, UpstreamAway, UpstreamRefuses
+from .sources import Sources
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -61,9 +62,7 @@ class Cache:
     ) -> None:
         self._registry = registry
         self._clock = clock
-        # the longest prefix first; "" takes what is left
-        ordered = sorted(upstreams, key=lambda one: -len(one.prefix))
-        self._sources = [Source(one, clock) for one in ordered]
+        self._sources = Sources(upstreams, clock)
         self._checked: OrderedDict[tuple[str, str], float] = OrderedDict()
         """When a tag was last compared with the upstream's."""
         self._missing: OrderedDict[tuple[str, str], float] = OrderedDict()
@@ -79,26 +78,15 @@ class Cache:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for source in self._sources:
-            await source.close()
+        await self._sources.close()
 
     # names
 
     def serves(self, repository: str) -> bool:
-        return self._find(repository) is not None
+        return self._sources.find(repository) is not None
 
     def local_name(self, repository: str, namespace: str = "") -> str:
-        """Our name of what a client asks for: as a mirror (``?ns=docker.io``), or with a prefix. Unknown
-        namespaces change nothing."""
-        if namespace:
-            for source in self._sources:
-                if source.settings.answers_to == namespace:
-                    return source.settings.repository_of(repository)
-        found = self._find(repository)
-        if found is None:
-            return repository
-        source, path = found
-        return source.settings.repository_of(path)
+        return self._sources.local_name(repository, namespace)
 
     def warnings(self, repository: str) -> Sequence[str]:
         text = self._stale.get(repository)
@@ -107,24 +95,11 @@ class Cache:
     def states(self) -> list[UpstreamState]:
         return [source.now() for source in self._sources]
 
-    def _find(self, repository: str) -> tuple[Source, str] | None:
-        for source in self._sources:
-            path = source.settings.path_of(repository)
-            if path is not None:
-                return source, path
-        return None
-
-    def _require(self, repository: str) -> tuple[Source, str]:
-        found = self._find(repository)
-        if found is None:
-            raise NotFound(f"{repository} is of no upstream")
-        return found
-
     # manifests
 
     async def manifest(self, repository: str, reference: str) -> StoredManifest | None:
         """Raises UpstreamAway, UpstreamRefuses, UpstreamForbids, TooManyRequests when it is not here."""
-        source, path = self._require(repository)
+        source, path = self._sources.require(repository)
         here = self._here(repository, reference)
         if here is not None and (":" in reference or self._is_fresh(source, repository, reference)):
             source.state.hits += 1
@@ -249,7 +224,7 @@ class Cache:
             return found
         if self._is_missing(repository, digest):
             return None
-        source, path = self._require(repository)
+        source, path = self._sources.require(repository)
         if not source.settings.allow.match(path):
             raise UpstreamForbids(f"{path} may not be fetched from {source.settings.answers_to}")
         fetch = self._fetches[key] = Fetch(source, path, digest, self._registry.storage)
@@ -261,7 +236,7 @@ class Cache:
     async def _carry_out(self, fetch: Fetch, source: Source, path: str, repository: str, digest: str) -> None:
         async def store(pieces: AsyncIterator[bytes]) -> int:
             async with self._turns.hold(digest), source.places:
-                size = await self._adopted(source, path, repository, digest)
+                size = await _adopted(self._registry, source, path, repository, digest)
                 if size is None:
                     size = await self._registry.uploads.keep_copy(repository, digest, pieces)
                     source.state.fetched_blobs += 1
@@ -274,29 +249,13 @@ class Cache:
             if fetch.stored.done() and isinstance(fetch.stored.exception(), NotFound):
                 self._remember_missing(repository, digest)
 
-    async def _adopted(self, source: Source, path: str, repository: str, digest: str) -> int | None:
-        """The size of a blob that another repository has here, when the upstream's has it too; None: it is
-        not here. Raises BlobUnknown."""
-        context = self._registry.context
-        if context.index.blobs.find(digest) is None:
-            return None
-        if not await source.has_blob(path, digest):
-            raise BlobUnknown(f"blob {digest} is not in the upstream's {path}")
-        async with context.digests.hold(digest):
-            blob = context.index.blobs.find(digest)
-            if blob is None:
-                return None
-            with context.index.transaction():
-                self._registry.blobs.adopt(repository, digest, blob.size_bytes)
-        return blob.size_bytes
-
     # what is nowhere
 
     def _is_missing(self, repository: str, reference: str) -> bool:
         return self._missing.get((repository, reference), 0.0) > self._clock()
 
     def _remember_missing(self, repository: str, reference: str) -> None:
-        source, _ = self._require(repository)
+        source, _ = self._sources.require(repository)
         until_s = self._clock() + source.settings.negative_s
         _remember(self._missing, (repository, reference), until_s, _REMEMBERED)
 
@@ -318,3 +277,20 @@ def _remember(known: OrderedDict[K, V], key: K, value: V, limit: int) -> None:
     known.move_to_end(key)
     while len(known) > limit:
         known.popitem(last=False)
+
+
+async def _adopted(registry: Registry, source: Source, path: str, repository: str, digest: str) -> int | None:
+    """The size of a blob that another repository has here, when the upstream's has it too; None: it is
+    not here. Raises BlobUnknown."""
+    context = registry.context
+    if context.index.blobs.find(digest) is None:
+        return None
+    if not await source.has_blob(path, digest):
+        raise BlobUnknown(f"blob {digest} is not in the upstream's {path}")
+    async with context.digests.hold(digest):
+        blob = context.index.blobs.find(digest)
+        if blob is None:
+            return None
+        with context.index.transaction():
+            registry.blobs.adopt(repository, digest, blob.size_bytes)
+    return blob.size_bytes
