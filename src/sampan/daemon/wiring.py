@@ -344,6 +344,7 @@ class Platform:
         self.volumes.unmount_unused()
         self.recovery.start_wanted()
         self._following = asyncio.ensure_future(self.upkeep.follow())
+        self._following.add_done_callback(_tell_if_failed)
 
     async def stop(self) -> None:
         """Let go of everything; containers keep running."""
@@ -412,6 +413,11 @@ def system_settings(settings: Settings, identity: str) -> SystemSettings:
             if host.startswith("tcp://") and not settings.tlsverify
         ],
     )
+
+
+def _tell_if_failed(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("garbage collection of images has ended: %s", error, exc_info=error)
 
 
 def archive_limits(settings: Settings) -> ArchiveLimits:
