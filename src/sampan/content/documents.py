@@ -62,6 +62,11 @@ class Documents:
     def find(self, digest: str) -> ManifestRecord | None:
         return self._manifests.get(digest)
 
+    def has(self, record: ManifestRecord) -> bool:
+        """Whether the document is here like this, and if it is an index, could be read."""
+        is_read = record.digest in self._indexes or not is_index(record.media_type)
+        return is_read and self._manifests.get(record.digest) == record
+
     def digests(self) -> list[str]:
         """Of all that are here."""
         return list(self._manifests)
@@ -76,8 +81,7 @@ class Documents:
 
     def add(self, record: ManifestRecord) -> set[str]:
         """A document whose blob is in place; the images that it leads to."""
-        is_read = record.digest in self._indexes or not is_index(record.media_type)
-        if self._manifests.get(record.digest) == record and is_read:
+        if self.has(record):
             return set()
         self._manifests[record.digest] = record
         self._link(record)

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -210,35 +210,50 @@ class ImageStore:
                 self._layers_table.put(record)
         self._layers.update({record.chain_id: record for record in changed})
 
-    def add_documents(self, records: Iterable[ManifestRecord]) -> None:
-        """Indexes and manifests whose blobs are in place, and for which the images are here. They stay when
-        a name leads to them before the next collection."""
-        known = list(records)
-        with self._db.transaction():
-            for record in known:
-                self.documents.write(record)
-        for record in known:
-            self._digests.pop(record.digest, None)
-            self._refresh(self.documents.add(record))
-
-    def arrived(self, image_id: str, now_ns: int) -> None:
-        """It was asked for again, and is here already."""
-        image = msgspec.structs.replace(self._images[image_id], arrived_ns=now_ns)
-        self._images_table.put_image(_record(image))
-        self._images[image_id] = image
-
     def name(self, name: str, target: str, now_ns: int, kind: str = "tag") -> None:
         """Let a familiar name stand for an index or a manifest that is here, and for nothing else."""
-        images = [
-            msgspec.structs.replace(self._images[one], last_tagged_ns=now_ns)
-            for one in self.documents.images_of(target)
-        ]
+        self.point({name: kind}, target, now_ns)
+
+    def point(
+        self,
+        names: Mapping[str, str],
+        target: str,
+        now_ns: int,
+        *,
+        documents: Iterable[ManifestRecord] = (),
+        arrived: str = "",
+    ) -> None:
+        """Let familiar names, with the kind of each, stand for one target; one transaction.
+
+        ``documents`` have come with it: their blobs are in place, and the images they describe are here.
+        They stay as long as a name leads to them. ``arrived`` is an image that was asked for once more.
+        """
+        fresh = [one for one in documents if not self.documents.has(one)]
+        named = self.documents.images_of(target) | {one.image_id for one in fresh} if names else set()
+        images = []
+        for image_id in named | {arrived}:
+            image = self._images.get(image_id)
+            if image is None:
+                continue
+            if image_id in named:
+                image = msgspec.structs.replace(image, last_tagged_ns=now_ns)
+            if image_id == arrived:
+                image = msgspec.structs.replace(image, arrived_ns=now_ns)
+            images.append(image)
         with self._db.transaction():
-            self.names.write(name, target, kind)
+            for document in fresh:
+                self.documents.write(document)
+            for name, kind in names.items():
+                self.names.write(name, target, kind)
             for image in images:
                 self._images_table.put_image(_record(image))
+        crash_point("image.name.committed")
         self._images.update({image.id: image for image in images})
-        self._refresh(self.names.place(name, target, kind))
+        for document in fresh:
+            self._digests.pop(document.digest, None)
+            self._refresh(self.documents.add(document))
+        for name, kind in names.items():
+            self._refresh(self.names.place(name, target, kind))
 
     def unname(self, name: str) -> None:
         self._refresh(self.names.remove(name))

@@ -169,21 +169,17 @@ class Puller:
 
     def _record(self, image: Image, name: ImageName, found: RemoteImage) -> bool:
         """Let the name stand for what was found, in one step: nothing is awaited. Whether it is news."""
-        now = now_ns()
         target = found.target.digest
         documents = [ManifestRecord(digest=one.digest, media_type=one.media_type) for one in found.indexes]
         own = ManifestRecord(
             digest=found.document.digest, media_type=found.document.media_type, image_id=image.id
         )
-        self._store.add_documents([*documents, own])
-        self._store.arrived(image.id, now)
         by_digest = f"{name.familiar_repository}@{target}"
         shown = by_digest if name.digest else name.familiar
         changed = self._store.names.find(shown) != target
-        if self._store.names.find(by_digest) != target:
-            self._store.name(by_digest, target, now, kind="digest")
-        if changed and not name.digest:
-            self._store.name(shown, target, now)
+        kinds = {by_digest: "digest", shown: "digest" if name.digest else "tag"}
+        fresh = {one: kind for one, kind in kinds.items() if self._store.names.find(one) != target}
+        self._store.point(fresh, target, now_ns(), documents=[*documents, own], arrived=image.id)
         labels = image.config.config.labels if image.config.config is not None else None
         self._events.publish(
             "image", "pull", name.familiar, {**(labels or {}), "name": name.familiar_repository}

@@ -84,13 +84,17 @@ class ImageTransfer:
         messages = []
         names = [parse_tagged(name).familiar for name in loaded.names]
         images = [self.register(one) for one in loaded.images]
-        self._store.add_documents(loaded.documents)
         for name in names:
             previous = self._catalog.find_named(name)
             if previous is not None and previous.id not in {image.id for image in images}:
                 text = f"The image {name} already exists, renaming the old one with ID "
                 messages.append(ProgressMessage(stream=f"{text}{previous.id} to empty string\n"))
-            self._store.name(name, loaded.target or images[0].manifest_digest, now_ns())
+        self._store.point(
+            dict.fromkeys(names, "tag"),
+            loaded.target or images[0].manifest_digest,
+            now_ns(),
+            documents=loaded.documents,
+        )
         messages += [ProgressMessage(stream=f"Loaded image: {name}\n") for name in names]
         if not names:
             messages += [ProgressMessage(stream=f"Loaded image ID: {image.id}\n") for image in images]
