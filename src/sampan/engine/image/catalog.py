@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -43,6 +44,9 @@ class Located(msgspec.Struct, frozen=True, kw_only=True):
     """The name as it is stored; "" for a digest or an id alone."""
     image_id: str = ""
     """Set when the reference means this image and no other."""
+    by_manifest: bool = False
+    """It is the digest of the image's manifest, which says which platform; an id means what it is shown
+    with as well."""
 
 
 class ImageCatalog:
@@ -92,7 +96,9 @@ class ImageCatalog:
         if image is not None:
             return Located(target=image.manifest_digest, image_id=image.id)
         record = self.store.documents.find(digest)
-        return Located(target=digest, image_id=record.image_id) if record is not None else None
+        if record is None:
+            return None
+        return Located(target=digest, image_id=record.image_id, by_manifest=bool(record.image_id))
 
     def _by_prefix(self, prefix: str, name: ImageName) -> Located:
         start = f"sha256:{prefix}"
@@ -108,9 +114,12 @@ class ImageCatalog:
         """The image that is meant; None when none of the target is here. Raises PlatformNotHere."""
         if located.image_id:
             image = self.store.find(located.image_id)
-            if image is not None and platform is not None:
-                require_platform(image, ref, platform)
-            return image
+            if image is None or platform is None or is_same(platform_of(image), platform):
+                return image
+            for target in () if located.by_manifest else self.meaning(image):
+                with contextlib.suppress(PlatformNotHere):
+                    return self.chosen(Located(target=target), ref, platform)
+            require_platform(image, ref, platform)
         try:
             entry = choose(self.store.documents.entries(located.target), host_platform(), platform, ref=ref)
         except PlatformNotHere:
@@ -120,6 +129,11 @@ class ImageCatalog:
                 require_platform(self.store.find(images.pop()), ref, platform)
             raise
         return self.store.find(entry.image_id) if entry is not None else None
+
+    def meaning(self, image: Image) -> list[str]:
+        """The targets whose names mean this image, among all that it belongs to."""
+        targets = {self.store.names.find(name) or "" for name in names_of(image)}
+        return [one for one in sorted(targets) if self.chosen(Located(target=one), one) == image]
 
     def find_named(self, name: str) -> Image | None:
         """The image that a familiar name with tag or digest means here."""

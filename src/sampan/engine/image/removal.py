@@ -54,7 +54,7 @@ class ImageRemoval:
             if platforms:
                 self._remove_platforms(located, ref, platforms, records, prune=not noprune)
             elif located.image_id:
-                self._remove_image(located.image_id, records, force=force, prune=not noprune)
+                self._remove_image(located, records, force=force, prune=not noprune)
             else:
                 self._remove_name(located, ref, records, force=force, prune=not noprune)
         finally:
@@ -79,14 +79,26 @@ class ImageRemoval:
         for image in images:
             self._delete(image.id, records, force=True, prune=prune, quiet=False)
 
-    def _remove_image(self, image_id: str, records: list[DeletedImage], *, force: bool, prune: bool) -> None:
-        image = self._store.find(image_id)
+    def _remove_image(
+        self, located: Located, records: list[DeletedImage], *, force: bool, prune: bool
+    ) -> None:
+        """By id: the image with the names that mean it, and what only these hold on other platforms."""
+        image = self._store.find(located.image_id)
         if image is None:
-            raise NoSuchImage(image_id)
-        single = _is_single(names_of(image))
-        if single:
-            self._check_conflicts(image, ignore_soft=force, ignore_names=True)
-        self._delete(image_id, records, force=force, prune=prune, quiet=False, ignore_names=single)
+            raise NoSuchImage(located.image_id)
+        targets = [] if located.by_manifest else self._catalog.meaning(image)
+        ids = {one for target in targets for one in self._store.documents.images_of(target)} - {image.id}
+        others = [one for one in map(self._store.find, sorted(ids)) if one is not None]
+        single = _is_single(sorted({name for one in (image, *others) for name in names_of(one)}))
+        for one in (image, *others) if single or others else ():
+            self._check_conflicts(one, ignore_soft=force, ignore_names=single or force)
+        for name in [name for target in targets for name in self._store.names.of(target)] if others else []:
+            self._drop_name(image, name, records)
+        self._delete(image.id, records, force=force, prune=prune, quiet=False, ignore_names=single)
+        for one in others:
+            current = self._store.find(one.id)
+            if current is not None and not names_of(current):
+                self._delete(one.id, records, force=force, prune=prune, quiet=True)
 
     def _remove_name(
         self, located: Located, ref: str, records: list[DeletedImage], *, force: bool, prune: bool
