@@ -94,6 +94,8 @@ class FakeSession:
 
 
 class FakeContainers:
+    generation = 0
+
     def __init__(self) -> None:
         self.views: list[ContainerView] = []
         self.calls: list[tuple[Any, ...]] = []

@@ -347,6 +347,24 @@ async def test_an_update_that_meets_the_end_is_a_conflict(
     assert (await engine.containers.inspect("web")).record.host.cpu_shares == 0
 
 
+async def test_each_change_of_a_container_begins_a_generation(engine: Engine) -> None:
+    seen = [engine.containers.generation]
+    process = await engine.run("web")
+    seen.append(engine.containers.generation)
+    await engine.containers.rename("web", "shop")
+    seen.append(engine.containers.generation)
+    await engine.containers.update("shop", HostConfigUpdate(cpu_shares=7))
+    seen.append(engine.containers.generation)
+    process.exit(0)
+    await engine.settle()
+    seen.append(engine.containers.generation)
+    await engine.containers.remove("shop")
+    seen.append(engine.containers.generation)
+    assert len(set(seen)) == 6
+    engine.containers.list(all=True)
+    assert engine.containers.generation == seen[-1]
+
+
 async def test_rm_link(engine: Engine) -> None:
     await engine.create("database")
     await engine.create("app", links=["database:db"])

@@ -385,6 +385,22 @@ async def test_list_shows_the_image_id_when_the_name_has_moved(api: Api) -> None
     assert answer[0]["Image"] == answer[0]["ImageID"]
 
 
+async def test_a_list_is_made_once_for_a_generation_unless_an_image_moves(api: Api) -> None:
+    api.containers.views = [make_view(1, running=False)]
+    api.engine.images.known["busybox"] = api.containers.views[0].record.image_id
+    api.containers.generation = 1 << 40  # no other test's
+    target = "/containers/json?all=1"
+    first = await api.json("GET", target)
+    assert await api.json("GET", target) == first
+    assert len(api.containers.calls) == 1
+    api.engine.images.known["busybox"] = "sha256:other"
+    assert (await api.json("GET", target))[1][0]["Image"].startswith("sha256:")
+    api.containers.generation += 1
+    api.containers.views = []
+    assert (await api.json("GET", target))[1] == []
+    assert len(api.containers.calls) == 3
+
+
 async def test_list_follows_changes(api: Api) -> None:
     api.containers.views = [make_view(1)]
     before = (await api.json("GET", "/containers/json"))[1][0]

@@ -13,6 +13,7 @@ from .syscalls import (
     SYS_PIDFD_OPEN,
     SYS_SECCOMP,
     check,
+    fail,
     libc,
     syscall,
 )
@@ -91,7 +92,6 @@ _clone = _CloneArgs(pidfd=ctypes.addressof(_clone_pidfd), exit_signal=17)
 """Made once: the processes that clone are small, and building a structure touches much of ctypes."""
 
 _prctl = libc.prctl
-_prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
 _setns = libc.setns
 _setns.argtypes = [ctypes.c_int, ctypes.c_int]
 _unshare = libc.unshare
@@ -141,7 +141,7 @@ def set_parent_death_signal(signal: int) -> None:
 def set_name(name: str) -> None:
     """What ``ps`` shows in brackets and /proc/<pid>/comm says; 15 bytes."""
     buffer = ctypes.create_string_buffer(name.encode()[:15])
-    check(_prctl(_PR_SET_NAME, ctypes.addressof(buffer), 0, 0, 0), "PR_SET_NAME")
+    check(_prctl(_PR_SET_NAME, buffer, 0, 0, 0), "PR_SET_NAME")
 
 
 def set_no_new_privileges() -> None:
@@ -162,8 +162,8 @@ def set_dumpable(on: bool) -> None:
 def drop_bounding(keep: int, last: int) -> None:
     """Drop from the bounding set every capability up to number ``last`` whose bit is not in ``keep``."""
     for number in range(last + 1):
-        if not keep >> number & 1:
-            check(_prctl(_PR_CAPBSET_DROP, number, 0, 0, 0), f"capability {number}")
+        if not keep >> number & 1 and _prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
+            raise fail(f"capability {number}")
 
 
 def set_capabilities(effective: int, permitted: int, inheritable: int) -> None:

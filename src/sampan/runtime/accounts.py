@@ -29,9 +29,8 @@ def resolve_user(
     group was named.
     The primary group is always among the supplementary ones (CVE-2022-36109). Raises LookupError.
     """
-    passwd = _table(f"{etc}/passwd", 7)
-    table = _table(f"{etc}/group", 4)
     user_name, _, group_name = (name or "").partition(":")
+    passwd = _table(f"{etc}/passwd", 7, [user_name or str(uid)])
     if user_name:
         entry = _find(passwd, user_name)
         if entry is not None:
@@ -45,9 +44,16 @@ def resolve_user(
         if name is not None and entry is not None:
             gid = int(entry[3])
     member_of = list(groups or [])
+    is_member = name is not None and entry is not None and not group_name
+    wanted = [
+        *extra_groups,
+        *([group_name] if group_name else []),
+        *([entry[0]] if is_member and entry else []),
+    ]
+    table = _table(f"{etc}/group", 4, wanted) if wanted else []
     if group_name:
         gid = _group(table, group_name)
-    elif name is not None and entry is not None:
+    elif is_member and entry is not None:
         member_of += [int(row[2]) for row in table if entry[0] in row[3].split(",")]
     member_of += [_group(table, extra) for extra in extra_groups]
     unique = list(dict.fromkeys([gid, *member_of]))
@@ -70,8 +76,9 @@ def _group(table: list[list[str]], name: str) -> int:
     raise LookupError(f"unable to find group {name}: no matching entries in group file")
 
 
-def _table(path: str, columns: int) -> list[list[str]]:
-    """Rows of colon-separated fields, short ones filled up; a file that is not there has none."""
+def _table(path: str, columns: int, wanted: list[str]) -> list[list[str]]:
+    """Rows of colon-separated fields, short ones filled up, that have one of the ``wanted`` texts anywhere;
+    a file that is not there has none."""
     try:
         # an image's passwd may be a FIFO that nobody writes to
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -86,6 +93,8 @@ def _table(path: str, columns: int) -> list[list[str]]:
         os.close(fd)
     rows = []
     for line in text.splitlines():
+        if not any(one in line for one in wanted):
+            continue
         fields = line.strip().split(":")
         fields += [""] * (columns - len(fields))
         if fields[0] and not fields[0].startswith("#") and fields[2].isdigit():

@@ -23,6 +23,9 @@ from .supervised import SupervisedProcess
 
 _BEFORE = ("cgroup_steps", "parent_namespaces", "time_offsets", "cgroup_into", "id_maps", "links")
 _AFTER = ("run_dir", "log", "clients", "oom_path", "cgroup_dirs")
+_PLAIN = 2
+"""The version of marshal whose strings are not interned by the reader: that looks each up in a large table,
+and copies its pages in every new process."""
 _MOST_CLIENTS = 200
 """That are there from the first byte on: a message carries at most 253 descriptors (SCM_MAX_FD)."""
 
@@ -181,10 +184,10 @@ def _encode(program: planner.Program) -> bytes:
         | (monitor.STDIN_ONCE if program["stdin_once"] else 0)
     )
     before = {key: program[key] for key in _BEFORE}
-    first = marshal.dumps(before) if any(before.values()) else b""
-    later = marshal.dumps({key: program[key] for key in _AFTER})
+    first = marshal.dumps(before, _PLAIN) if any(before.values()) else b""
+    later = marshal.dumps({key: program[key] for key in _AFTER}, _PLAIN)
     header = monitor.REQUEST_HEADER.pack(program["clone_flags"], bits, len(first), len(later))
-    return b"".join((header, first, later, marshal.dumps(program["operations"])))
+    return b"".join((header, first, later, marshal.dumps(program["operations"], _PLAIN)))
 
 
 def _remove_groups(dirs: list[str]) -> bool:

@@ -1,7 +1,7 @@
 """Where a process gets its monitor from: one that has served before, else a new fork of the spawner.
 
 A monitor that has cleaned up after its process waits a moment for the next one instead of ending: forking
-another, and the pages that it would have to copy, cost more than half of what an exec costs (ADR 18).
+another, and the pages that it would have to copy, cost more than half of what an exec costs (ADR 20).
 """
 
 from __future__ import annotations

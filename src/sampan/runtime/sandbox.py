@@ -95,6 +95,8 @@ class Sandbox:
         self.root_path = "/"
         self.user: dict[str, Any] = {}
         self.null_fd = -1
+        self.empty_fd = -1
+        """The first masked directory: a read-only tmpfs without anything."""
         self.proc_device = -1
         """st_dev of the container's own procfs."""
         self.slave_fd = -1
@@ -378,7 +380,7 @@ def mask(sandbox: Sandbox, path: str) -> None:
         return
     try:
         if stat.S_ISDIR(os.stat(fd).st_mode):
-            mnt.mount_at("tmpfs", fd, "tmpfs", mnt.MS_RDONLY, "size=0k,nr_inodes=2")
+            _hide_directory(sandbox, fd, path)
             return
         if sandbox.null_fd < 0:
             # the host's: what an image or a volume has at /dev/null may be anything (CVE-2025-31133)
@@ -390,6 +392,17 @@ def mask(sandbox: Sandbox, path: str) -> None:
         os.close(tree)
     finally:
         os.close(fd)
+
+
+def _hide_directory(sandbox: Sandbox, fd: int, path: str) -> None:
+    """One empty file system serves all: making and ending one takes longer than cloning its mount."""
+    if sandbox.empty_fd < 0:
+        mnt.mount_at("tmpfs", fd, "tmpfs", mnt.MS_RDONLY, "size=0k,nr_inodes=2")
+        sandbox.empty_fd = open_in_root(sandbox.root_fd, path)
+        return
+    tree = mnt.clone_tree("", False, sandbox.empty_fd)
+    mnt.attach(tree, fd)
+    os.close(tree)
 
 
 def read_only(sandbox: Sandbox, path: str) -> None:
@@ -459,7 +472,11 @@ def pivot(sandbox: Sandbox, read_only_root: bool = False, spread: int = 0) -> No
     # nothing in the old tree is shared (the planner sees to that), so this never reaches the host
     mnt.unmount(".", mnt.MNT_DETACH)
     os.chdir("/")
-    os.close(sandbox.root_fd)
+    # nothing of theirs for a working directory such as /proc/self/fd/5
+    for fd in (sandbox.root_fd, sandbox.empty_fd, sandbox.null_fd):
+        if fd >= 0:
+            os.close(fd)
+    sandbox.empty_fd = sandbox.null_fd = -1
     sandbox.root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     sandbox.root_path = "/"
     if spread:

@@ -72,6 +72,11 @@ class Containers:
         view = self._ledger.view(self.require(ref))
         return await self.with_size(view) if size else view
 
+    @property
+    def generation(self) -> int:
+        """Another number after each change of any container: what was listed at the same one still holds."""
+        return Entry.generation
+
     def list(
         self,
         all: bool = False,  # noqa: A002

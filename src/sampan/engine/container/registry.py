@@ -35,6 +35,9 @@ class AmbiguousPrefix(InvalidArgument):
 class Entry:
     """One container: the current frozen values, and the handle of its live process."""
 
+    generation = 1
+    """Of all of them together: another number after each change that a view of one could show."""
+
     __slots__ = (
         "_view",
         "exec_ids",
@@ -71,11 +74,12 @@ class Entry:
     def replace_record(self, record: Container) -> None:
         self.record = record
         self.rules = rules_of(record)
-        self._view = None
+        self.changed()
 
     def changed(self) -> None:
         """Something that a view shows is different now."""
         self._view = None
+        Entry.generation += 1
 
     def view(self, layout: Layout) -> ContainerView:
         """The same object until the next change."""
@@ -149,12 +153,14 @@ class Registry:
             self.insert(Entry(row.container, initial(row.exit, row.run is not None), row.run))
 
     def insert(self, entry: Entry) -> None:
+        entry.changed()
         self._entries[entry.id] = entry
         self._ids[entry.name] = entry.id
         if entry.record.host.links:
             self.linking[entry.id] = entry
 
     def delete(self, entry: Entry) -> None:
+        entry.changed()
         self._entries.pop(entry.id, None)
         self.linking.pop(entry.id, None)
         if self._ids.get(entry.name) == entry.id:

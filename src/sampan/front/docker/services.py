@@ -39,6 +39,10 @@ class AttachSession(Protocol):
 
 
 class Containers(Protocol):
+    @property
+    def generation(self) -> int:
+        """Another number after each change of any container; 0 where that is not known."""
+
     async def create(
         self,
         name: str,
