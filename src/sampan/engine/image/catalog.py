@@ -278,18 +278,9 @@ class ImageCatalog:
                 labels=labels,
                 containers=sum(counts.get(one.id, 0) for one in row.images),
             )
-            summaries.append(self._with_manifests(summary, row, users) if manifests else summary)
+            summaries.append(_with_manifests(self.store, summary, row, users) if manifests else summary)
         summaries.sort(key=lambda summary: (-summary.created, summary.id))
         return summaries
-
-    def _with_manifests(
-        self, summary: ImageSummary, row: ImageRow, users: Sequence[ImageUser]
-    ) -> ImageSummary:
-        targets = row.targets or [row.image.manifest_digest]
-        found = {one.id: one for target in targets for one in manifest_summaries(self.store, target, users)}
-        return msgspec.structs.replace(
-            summary, descriptor=self.store.documents.describe(targets[0]), manifests=list(found.values())
-        )
 
     def _bounds(self, filters: Filters) -> tuple[int, int]:
         before = [self.find(ref).created_ns for ref in filters.get("before")]
@@ -346,6 +337,16 @@ def _count(items: Iterable[str]) -> dict[str, int]:
     for item in items:
         counts[item] = counts.get(item, 0) + 1
     return counts
+
+
+def _with_manifests(
+    store: ImageStore, summary: ImageSummary, row: ImageRow, users: Sequence[ImageUser]
+) -> ImageSummary:
+    targets = row.targets or [row.image.manifest_digest]
+    found = {one.id: one for target in targets for one in manifest_summaries(store, target, users)}
+    return msgspec.structs.replace(
+        summary, descriptor=store.documents.describe(targets[0]), manifests=list(found.values())
+    )
 
 
 def _matching_names(row: ImageRow, patterns: Sequence[str]) -> tuple[list[str], list[str]]:
