@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench import floor, images, peers, registry, report
 from bench.engines import ENGINES, Engine, own_block_groups
-from bench.hub import Hub
+from bench.hub import KINDS, Hub
 from bench.scenario import Samples, Scenario, Settings
 from bench.scenarios import SCENARIOS
 from bench.travel import load
@@ -30,6 +30,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write every sample there")
     parser.add_argument(
         "--client", default=shutil.which("docker"), help="the docker client, the same for all"
+    )
+    parser.add_argument(
+        "--registry", choices=KINDS, default=KINDS[0], help="the registry of pull and push, the same for all"
     )
     parser.add_argument("--smoke", action="store_true", help="one small round: does the harness work?")
     parser.add_argument("--check", action="store_true", help="fail when a target is not reached")
@@ -81,7 +84,11 @@ def _measure(arguments: argparse.Namespace, settings: Settings, samples: Samples
             floor.measure(settings, samples)
         for name, kind in SCENARIOS.items():
             if name in chosen:
-                _rounds(kind(settings, samples), engines, settings.rounds)
+                scenario = kind(settings, samples)
+                try:
+                    _rounds(scenario, engines, settings.rounds)
+                finally:
+                    scenario.end()
     finally:
         settings.hub.close()
         for engine in engines:
@@ -96,7 +103,7 @@ def main() -> None:
     own_block_groups(work)
     samples = Samples()
     try:
-        settings = _settings(arguments, Hub(work / "hub"))
+        settings = _settings(arguments, Hub(work / "hub", arguments.registry))
         _measure(arguments, settings, samples, work)
     finally:
         subprocess.run(["rm", "-rf", work], check=True)

@@ -1,8 +1,7 @@
-"""The registry that every engine pulls from and pushes to: Debian's docker-registry.
+"""The registry that every engine pulls from and pushes to: Debian's docker-registry, or ours.
 
 Each engine has a process of it on the loopback address of its own network namespace, where engines speak
-plain HTTP without being told to; all processes serve the same folder. What the registry costs is in no
-engine's CPU time.
+plain HTTP without being told to, and a folder of its own. What the registry costs is in no engine's CPU time.
 
 `python -m bench.hub FOLDER NUMBER...` puts large images into the registry of its network namespace.
 """
@@ -20,6 +19,7 @@ from bench import images, peers
 from bench.engines import Engine
 
 ADDRESS = "127.0.0.1:5000"
+KINDS = ("docker-registry", "sampan")
 PULLED = f"{ADDRESS}/bench/large"
 _REPOSITORY = "bench/large"
 _SETTINGS = """version: 0.1
@@ -32,26 +32,33 @@ http: {{addr: "{address}"}}
 class Hub:
     """The registries of one run; the folder is removed with it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: str = KINDS[0]) -> None:
         folder.mkdir()
         self._folder = folder
+        self._kind = kind
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def ensure_beside(self, engine: Engine, archives: Path, numbers: list[int]) -> None:
         """Serve the large images of these numbers to the engine, as PULLED:number."""
         inside = ["nsenter", f"--net=/proc/{engine.init_pid()}/ns/net"]
         if engine.name not in self._processes:
-            settings = self._folder / "config.yml"
-            settings.write_text(_SETTINGS.format(folder=self._folder / "storage", address=ADDRESS))
-            with (self._folder / "log").open("ab") as log:  # every "not there" is an error to it
+            folder = self._folder / engine.name
+            folder.mkdir()
+            with (folder / "log").open("ab") as log:  # every "not there" is an error to it
                 self._processes[engine.name] = subprocess.Popen(
-                    [*inside, str(peers.ensure_tool("docker-registry")), "serve", str(settings)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
+                    [*inside, *self._command(folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
                 )
         words = [str(archives), *map(str, numbers)]
         subprocess.run([*inside, sys.executable, "-m", "bench.hub", *words], check=True)
+
+    def _command(self, folder: Path) -> list[str]:
+        if self._kind == "sampan":
+            program = Path(sys.executable).with_name("sampan")
+            options = ["--root", str(folder / "root"), "--admin-socket", str(folder / "admin.sock")]
+            return [str(program), "registry", "serve", "--listen", ADDRESS, *options]
+        settings = folder / "config.yml"
+        settings.write_text(_SETTINGS.format(folder=folder / "storage", address=ADDRESS))
+        return [str(peers.ensure_tool("docker-registry")), "serve", str(settings)]
 
     def close(self) -> None:
         for process in self._processes.values():

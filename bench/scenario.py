@@ -46,6 +46,12 @@ class Samples:
             self.add(f"{metric}.total_cpu_ms", engine, (cost.cpu_s + client_cpu_s) * 1000 / per)
         self.add(f"{metric}.machine_ms", engine, cost.machine_s * 1000 / per)
 
+    def keep_lowest(self, metric: str, engine: str) -> None:
+        """Of each figure of metric."""
+        for name, by_engine in self.values.items():
+            if name.startswith(f"{metric}.") and engine in by_engine:
+                by_engine[engine] = [min(by_engine[engine])]
+
 
 class Scenario:
     """Subclasses set name and implement run; rounds_max bounds what one run would make too long."""
@@ -66,6 +72,9 @@ class Scenario:
     def run(self, engine: Engine) -> None:
         """One round on one engine."""
         raise NotImplementedError
+
+    def end(self) -> None:
+        """After the last round, also of a scenario that failed."""
 
 
 def run_client(settings: Settings, engine: Engine, *words: str) -> tuple[float, int]:
