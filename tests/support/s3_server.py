@@ -8,6 +8,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,14 +30,20 @@ def rclone_server(folder: Path) -> Iterator[str]:
         env={**os.environ, "RCLONE_CONFIG": os.devnull},
     )
     assert process.stderr is not None
+    reader: threading.Thread | None = None
     try:
         # it says its address when it listens
         found = next((found for line in process.stderr if (found := _ADDRESS.search(line))), None)
         assert found is not None, f"rclone ended with {process.wait()}"
+        # read on: it would stand still when nobody takes what it logs
+        reader = threading.Thread(target=deque, args=(process.stderr, 0), daemon=True)
+        reader.start()
         yield found[0]
     finally:
         process.terminate()
         process.wait(10)
+        if reader is not None:
+            reader.join(10)
         process.stderr.close()
 
 
