@@ -99,11 +99,13 @@ GROUPS = {
         "connect": "networks:CONNECT",
         "create": "networks:CREATE",
         "disconnect": "networks:DISCONNECT",
+        "graph": "traffic:GRAPH",
         "inspect": "inspect:INSPECT_NETWORK",
         "limit": "networks:LIMIT",
         "ls": "networks:LIST",
         "prune": "prune:NETWORKS",
         "rm": "networks:REMOVE",
+        "trace": "traffic:TRACE",
     },
     "registry": {
         "gc": "registryserver:GC",

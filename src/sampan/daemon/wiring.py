@@ -58,6 +58,8 @@ from sampan.engine.image.users import RegistryUsers
 from sampan.engine.locks import KeyedLocks
 from sampan.engine.network.membership import Membership
 from sampan.engine.network.networks import Networks
+from sampan.engine.network.tracer import Tracer
+from sampan.engine.network.traffic import Traffic
 from sampan.engine.spec import hostfacts
 from sampan.engine.spec.spec import Specs, SpecSettings
 from sampan.engine.spec.validate import Validator
@@ -309,6 +311,8 @@ class Platform:
             stats=Stats(self.registry, self.cgroup_layout),
             transfers=self.transfers,
             upkeep=self.upkeep,
+            tracer=Tracer(self.registry, self.layout, self.networks.find, self.network),
+            traffic=Traffic(self.registry),
             explain=self.explain,
         )
 

@@ -50,7 +50,7 @@ def plug(pid: int, link: Interface, leads: tuple[bool, bool] = (False, False)) -
         _lead(name, [link.gateway4 if leads[0] else "", link.gateway6 if leads[1] else ""])
 
     try:
-        name = _in_namespace(pid, lambda: _free_name(link.container_name))
+        name = in_namespace(pid, lambda: _free_name(link.container_name))
         create_interface(
             link.kind,
             link.parent,
@@ -66,9 +66,9 @@ def plug(pid: int, link: Interface, leads: tuple[bool, bool] = (False, False)) -
             with NetlinkSocket() as host:
                 limit_rate(host, link.host_name, link.receive_limit)
         try:
-            _in_namespace(pid, lambda: configure(name))
+            in_namespace(pid, lambda: configure(name))
         except OSError:
-            _in_namespace(pid, lambda: _delete(name))
+            in_namespace(pid, lambda: _delete(name))
             raise
     except OSError as error:
         raise DeviceFailed(f"failed to connect the container: {error.strerror}") from error
@@ -87,7 +87,7 @@ def unplug(pid: int, mac: str, gateways: list[str]) -> None:
         _lead("", gateways)
 
     try:
-        _in_namespace(pid, work)
+        in_namespace(pid, work)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ESRCH):
             raise DeviceFailed(f"failed to disconnect the container: {error.strerror}") from error
@@ -107,7 +107,7 @@ def set_limits(pid: int, host_name: str, mac: str, receive: int, send: int) -> N
     try:
         with NetlinkSocket() as host:
             _set_limit(host, host_name, receive)
-        _in_namespace(pid, inside)
+        in_namespace(pid, inside)
     except OSError as error:
         raise DeviceFailed(f"failed to limit the container's bandwidth: {error.strerror}") from error
 
@@ -147,7 +147,7 @@ def _free_name(wanted: str) -> str:
     return next(name for name in (f"eth{number}" for number in range(len(taken) + 1)) if name not in taken)
 
 
-def _in_namespace(pid: int, work: Callable[[], T]) -> T:
+def in_namespace(pid: int, work: Callable[[], T]) -> T:
     """The result of ``work`` in the network namespace of ``pid``. Raises OSError (ENOENT: it has ended)."""
     results: list[T] = []
     failures: list[OSError] = []

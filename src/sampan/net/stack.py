@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from sampan.base.errors import NotFound
 from sampan.kernel import links
 from sampan.kernel.netlink import NetlinkSocket
+from sampan.kernel.nftables import NftSocket
 from sampan.model.network import IPAMPool, Network
 
 from .addresses import AUX_GATEWAY4, AUX_GATEWAY6, Subnets
@@ -141,6 +143,20 @@ class NetworkStack:
             for chain in drops
         )
         return found
+
+    def foreign_drops(self) -> list[str]:
+        """Chains of others that drop what is forwarded by default. Raises nothing."""
+        try:
+            return self._firewall.foreign_drops()
+        except OSError:
+            return []  # warnings() tells that they cannot be listed
+
+    def rules_problem(self) -> str:
+        """Why our rules are not in force; "" when they are. Raises OSError."""
+        if self._firewall.unavailable:
+            return self._firewall.unavailable
+        with contextlib.closing(NftSocket()) as nft:
+            return "" if nft.has_table(self.table) else f"the nft table {self.table} is missing"
 
     def host_gateways(self, default: Network | None) -> list[str]:
         """What ``host-gateway`` stands for in --add-host."""

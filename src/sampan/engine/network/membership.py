@@ -11,6 +11,7 @@ import msgspec
 from sampan.base.errors import Conflict, Forbidden, InvalidArgument, SampanError, SystemFailure
 from sampan.engine.container.ledger import Ledger
 from sampan.engine.container.naming import Naming
+from sampan.engine.container.publish import wanted_ports
 from sampan.engine.container.registry import Entry
 from sampan.engine.locks import KeyedLocks
 from sampan.formats.hosts import own_names
@@ -96,11 +97,14 @@ class Membership:
     def _move_ports(self, entry: Entry, before: Gateways, after: Gateways) -> None:
         """Published ports follow the way out. Raises PortInUse when a program has been faster."""
         run = entry.run
-        if run is None or not run.ports or before.ports == after.ports:
+        ports = run.ports if run is not None else {}
+        # none so far on a network that does not lead out: then as asked at create
+        ports = ports or wanted_ports(entry.record.config, entry.record.host)
+        if run is None or not ports or before.ports == after.ports:
             return
         network = self._find(after.ports)
         try:
-            ports = self._drivers.move_ports(entry.id, network.id, run.ports) if network is not None else {}
+            ports = self._drivers.move_ports(entry.id, network.id, ports) if network is not None else {}
         except SampanError:
             self._ledger.replace_run(entry, msgspec.structs.replace(run, ports={}))
             raise

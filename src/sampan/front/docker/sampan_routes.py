@@ -86,7 +86,24 @@ async def limit(call: Call) -> Reply:
     return empty()
 
 
+async def trace(call: Call) -> Reply:
+    """``?from=CONTAINER&to=HOST``, with ``&port=80&protocol=tcp``: why one reaches the other, or does not."""
+    from sampan.engine.network.tracer import Asked
+
+    asked = Asked(
+        host=call.text("to"), port=call.number("port") or 0, protocol=call.text("protocol") or "tcp"
+    )
+    return json_reply(await call.engine.tracer.trace(call.text("from"), asked))
+
+
+async def graph(call: Call) -> Reply:
+    """Who talks to whom."""
+    return json_reply(await call.engine.traffic.graph())
+
+
 ROUTES = (
+    Route("GET", "/sampan/networks/trace", trace),
+    Route("GET", "/sampan/networks/graph", graph),
     Route("POST", "/sampan/networks/limit/{}", limit),
     Route("POST", "/sampan/images/bootstrap", bootstrap),
     Route("POST", "/sampan/images/gc", collect),

@@ -188,6 +188,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     stats: Stats
     transfers: Any = None
     upkeep: Any = None
+    tracer: Any = None
+    traffic: Any = None
     explain: Any = None
     """``async explain(ref) -> list[str]``: the plan of a container, line by line."""
 

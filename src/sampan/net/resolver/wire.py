@@ -8,6 +8,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import socket
 from struct import Struct, error
 
 A = 1
@@ -36,6 +37,7 @@ _TRUNCATED = 0x0200
 _RECURSION_DESIRED = 0x0100
 _RECURSION_AVAILABLE = 0x0080
 _POINTER = 0xC0
+_FAMILIES = {A: socket.AF_INET, AAAA: socket.AF_INET6}
 _IN = 1
 _ANY_CLASS = 255
 _NAME_OF_QUESTION = b"\xc0\x0c"
@@ -199,6 +201,32 @@ def read_lifetimes(data: bytes) -> Lifetimes:
     except (error, IndexError) as cause:
         raise Malformed("truncated") from cause
     return Lifetimes(flags & 0xF, max(keep_s, 0), tuple(positions))
+
+
+def make_query(id_: int, name: str, kind: int) -> bytes:
+    """A question of our own, to be answered by a server that asks others. Raises Malformed."""
+    question = encode_name(name.rstrip(".")) + _QUESTION_END.pack(kind, _IN)
+    return _HEADER.pack(id_, _RECURSION_DESIRED, 1, 0, 0, 0) + question
+
+
+def read_addresses(data: bytes) -> tuple[int, list[str]]:
+    """The code of an answer, and the addresses among its records. Raises Malformed."""
+    found: list[str] = []
+    try:
+        _, flags, questions, answers, _, _ = _HEADER.unpack_from(data)
+        position = 12
+        for _ in range(questions):
+            position = _skip_name(data, position) + 4
+        for _ in range(answers):
+            position = _skip_name(data, position)
+            kind, _, _, length = _RECORD.unpack_from(data, position)
+            packed = data[position + 10 : position + 10 + length]
+            if kind in _FAMILIES:
+                found.append(socket.inet_ntop(_FAMILIES[kind], packed))
+            position += 10 + length
+    except (error, IndexError, ValueError) as cause:
+        raise Malformed("truncated") from cause
+    return flags & 0xF, found
 
 
 def _skip_name(data: bytes, position: int) -> int:
