@@ -36,6 +36,7 @@ from .errors import BlobNotFound, ContentDamaged
 from .layer_blobs import LayerBlobs, is_spare
 from .layers import LayerStore
 from .names import Names
+from .targets import is_index
 
 log = logging.getLogger(__name__)
 
@@ -293,6 +294,13 @@ class ImageStore:
         with self._lock:
             return {item for lease in self._leases for item in lease.items}
 
+    def hold_target(self, lease: Lease, target: str) -> None:
+        """All that is here of an index or a manifest, whatever becomes of its names and images."""
+        for digest in self.documents.below(target):
+            self.hold(lease, self._blobs_of(digest) | set(self._layer_digests(digest)))
+        for image_id in self.documents.images_of(target):
+            self.hold(lease, self._images[image_id].chain_ids)
+
     def end_lease(self, lease: Lease) -> None:
         with self._lock:
             self._leases.discard(lease)
@@ -385,7 +393,10 @@ class ImageStore:
         return kept
 
     def _layer_digests(self, manifest_digest: str) -> list[str]:
+        record = self.documents.find(manifest_digest)
         known = self._digests.get(manifest_digest)
+        if record is not None and is_index(record.media_type):
+            return []
         if known is None:
             try:
                 manifest = decode_manifest(self.blobs.read(manifest_digest))

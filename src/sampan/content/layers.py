@@ -195,7 +195,10 @@ class LayerStore:
         home = self._homes.get(staged.diff_id)
         if home is not None and home.directory == staged.path:
             del self._homes[staged.diff_id]
-        shutil.rmtree(staged.path, ignore_errors=not os.path.exists(staged.path))
+        # two pulls that shared it may remove it at the same time
+        while os.path.lexists(staged.path):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(staged.path)
 
     def bury(self, chain_id: str) -> str:
         """Take a layer away at once; the directory that :func:`shutil.rmtree` then deletes, or ""."""

@@ -47,17 +47,23 @@ class _PushedInstead(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     selected_manifest: Descriptor
 
 
+class _Leaf(msgspec.Struct, frozen=True, kw_only=True):
+    digest: str
+    manifest: OutgoingManifest | None = None
+    """None for a document that refers to nothing known here."""
+
+
 class _Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     """What goes out under a tag."""
 
     name: ImageName
     target: str
     """Digest of the index or manifest that the tag will stand for."""
-    leaves: list[Entry]
+    leaves: list[_Leaf]
     """The manifests that go."""
     indexes: list[str] = []
     """Those that go, from the target down."""
-    instead_of: str = ""
+    instead_of: Descriptor | None = None
     """The index that is not all here."""
 
 
@@ -87,9 +93,10 @@ class Pusher:
                 name.domain, name.path, credentials, mirrors=False
             )
             to = Destination(name=name, repository=repository)
-            outgoing = [await self._outgoing(to, one, wanted) for one in tagged]
-            for one in outgoing:
-                await self._push_one(say, to, one)
+            with self._store.lease() as lease:
+                outgoing = [await self._outgoing(lease, to, one, wanted) for one in tagged]
+                for one in outgoing:
+                    await self._push_one(say, to, one)
 
         return messages_of(work)
 
@@ -104,36 +111,41 @@ class Pusher:
             raise NotTagged(f"tag does not exist: {name.familiar}")
         return [name]
 
-    async def _outgoing(self, to: Destination, name: ImageName, wanted: Platform | None) -> _Outgoing:
-        """Decide what goes out under a name. Raises PlatformNotHere, SeveralFit."""
+    async def _outgoing(
+        self, lease: Lease, to: Destination, name: ImageName, wanted: Platform | None
+    ) -> _Outgoing:
+        """Decide what goes out under a name, and hold it from here on, whoever removes the name meanwhile.
+        Raises PlatformNotHere, SeveralFit."""
         documents = self._store.documents
         target = self._store.names.find(name.familiar)
         if target is None:
             raise NotTagged(f"tag does not exist: {name.familiar}")
+        self._store.hold_target(lease, target)
         entries = documents.entries(target)
         record = documents.find(target)
-        if record is not None and not record.image_id:
-            whole = wanted is None and await self._is_whole(to, entries)
-            plan = plan_push(entries, host_platform(), wanted, ref=name.familiar, whole=whole)
-            if plan.entry is None:
-                indexes = [
-                    one for one in documents.below(target) if is_index(documents.describe(one).media_type)
-                ]
-                here = [entry for entry in entries if self._can_be_sent(entry)]
-                return _Outgoing(name=name, target=target, leaves=here, indexes=indexes)
-            digest = plan.entry.descriptor.digest
-            original = target if plan.instead else ""
-            return _Outgoing(name=name, target=digest, leaves=[plan.entry], instead_of=original)
-        image = self._catalog.find(name.familiar, wanted)
-        if not self._store.is_whole(target):
-            # it was never fetched as this manifest has it packed
-            target = image.manifest_digest
-        return _Outgoing(name=name, target=target, leaves=documents.entries(target))
+        if record is None or record.image_id:
+            image = self._catalog.find(name.familiar, wanted)
+            if not self._store.is_whole(target):
+                # it was never fetched as this manifest has it packed
+                target = image.manifest_digest
+                self._store.hold_target(lease, target)
+                entries = documents.entries(target)
+            return _Outgoing(name=name, target=target, leaves=[self._leaf(one) for one in entries])
+        indexes = [one for one in documents.below(target) if is_index(documents.describe(one).media_type)]
+        here = {one.descriptor.digest: self._leaf(one) for one in entries if self._can_be_sent(one)}
+        whole = wanted is None and await self._is_there(
+            to, [one for one in entries if one.descriptor.digest not in here]
+        )
+        plan = plan_push(entries, host_platform(), wanted, ref=name.familiar, whole=whole)
+        if plan.entry is None:
+            return _Outgoing(name=name, target=target, leaves=list(here.values()), indexes=indexes)
+        chosen = plan.entry.descriptor.digest
+        leaf = here.get(chosen) or self._leaf(plan.entry)
+        original = documents.describe(target) if plan.instead else None
+        return _Outgoing(name=name, target=chosen, leaves=[leaf], instead_of=original)
 
-    async def _is_whole(self, to: Destination, entries: Sequence[Entry]) -> bool:
-        """Whether an index can go with all that it names: what is not here may be there already, as it is
-        when a part of it was pulled from the same repository."""
-        absent = [entry for entry in entries if not self._can_be_sent(entry)]
+    async def _is_there(self, to: Destination, absent: Sequence[Entry]) -> bool:
+        """Whether the repository has all that is not here, as when a part of it was pulled from there."""
         if len(absent) > _MOST_ASKED_FOR:
             return False
         for entry in absent:
@@ -147,47 +159,43 @@ class Pusher:
 
     async def _push_one(self, say: Say, to: Destination, outgoing: _Outgoing) -> None:
         """Leaves before the indexes that need them, the target last and under the tag."""
-        with self._store.lease() as lease:
-            lease.add(outgoing.target, *outgoing.indexes)
-            for leaf in outgoing.leaves:
-                digest = leaf.descriptor.digest
-                reference = digest if outgoing.indexes else outgoing.name.tag
-                manifest = self._manifest(lease, leaf, kept=bool(outgoing.indexes))
-                if manifest is not None:
-                    pushed = await self._upload.put(say, to, reference, manifest)
-                else:
-                    pushed = await self._put(to.repository, reference, digest)
-            for digest in reversed(outgoing.indexes):
-                is_target = digest == outgoing.target
-                pushed = await self._put(to.repository, outgoing.name.tag if is_target else digest, digest)
+        whole = bool(outgoing.indexes)
+        for leaf in outgoing.leaves:
+            reference = leaf.digest if whole else outgoing.name.tag
+            if leaf.manifest is not None:
+                manifest = leaf.manifest
+                if whole:
+                    manifest = msgspec.structs.replace(manifest, kept=True)
+                pushed = await self._upload.put(say, to, reference, manifest)
+            else:
+                pushed = await self._put(to.repository, reference, leaf.digest)
+        for digest in reversed(outgoing.indexes):
+            is_target = digest == outgoing.target
+            pushed = await self._put(to.repository, outgoing.name.tag if is_target else digest, digest)
         self._tell(say, outgoing, pushed)
 
-    def _manifest(self, lease: Lease, leaf: Entry, *, kept: bool) -> OutgoingManifest | None:
-        """What goes with a leaf; None when it is of a kind that refers to nothing known here."""
-        digest = leaf.descriptor.digest
+    def _leaf(self, entry: Entry) -> _Leaf:
+        """A manifest with what it refers to, as far as that is of a kind known here."""
+        digest = entry.descriptor.digest
         data = self._store.blobs.read(digest)
-        image = self._store.find(leaf.image_id)
+        image = self._store.find(entry.image_id)
         media_type = self._store.documents.describe(digest).media_type or OCI_MANIFEST
         if image is None and media_type not in MANIFESTS:
-            return None
+            return _Leaf(digest=digest)
         manifest = decode_manifest(data)
         if image is None:
             # layers of an attestation were never unpacked: nothing but their bytes is known
             names = [(layer.digest, "") for layer in manifest.layers]
         else:
-            lease.add(*image.chain_ids)
             names = list(zip(image.config.rootfs.diff_ids, image.chain_ids, strict=True))
-        lease.add(digest, manifest.config.digest, *(layer.digest for layer in manifest.layers))
-        return OutgoingManifest(
-            data=data,
-            media_type=media_type,
-            config=manifest.config,
-            layers=[
-                OutgoingLayer(blob=blob, diff_id=diff_id, chain_id=chain)
-                for blob, (diff_id, chain) in zip(manifest.layers, names, strict=True)
-            ],
-            kept=kept or image is None,
+        layers = [
+            OutgoingLayer(blob=blob, diff_id=diff_id, chain_id=chain)
+            for blob, (diff_id, chain) in zip(manifest.layers, names, strict=True)
+        ]
+        outgoing = OutgoingManifest(
+            data=data, media_type=media_type, config=manifest.config, layers=layers, kept=image is None
         )
+        return _Leaf(digest=digest, manifest=outgoing)
 
     async def _put(self, repository: Repository, reference: str, digest: str) -> Pushed:
         """Send one document as it came. Raises RegistryRefused."""
@@ -201,10 +209,12 @@ class Pusher:
         say(status(f"{name.tag}: digest: {pushed.digest} size: {pushed.size_bytes}"))
         result = _PushResult(tag=name.tag, digest=pushed.digest, size=pushed.size_bytes)
         say(ProgressMessage(aux=msgspec.to_builtins(result)))
-        if outgoing.instead_of:
+        if outgoing.instead_of is not None:
             note = _PushedInstead(
-                original_index=store.documents.describe(outgoing.instead_of),
-                selected_manifest=outgoing.leaves[0].descriptor,
+                original_index=outgoing.instead_of,
+                selected_manifest=Descriptor(
+                    media_type=OCI_MANIFEST, digest=pushed.digest, size=pushed.size_bytes
+                ),
             )
             say(ProgressMessage(aux=msgspec.to_builtins(note)))
         # what was packed on its way out has a digest there that no document here has
