@@ -181,6 +181,7 @@ async def test_a_live_process_is_found_again(subject: Subject) -> None:
     found.kill(9)
     assert await found.wait() == await process.wait()
     await found.released()
+    await process.released()
 
 
 async def test_how_it_ended_meanwhile(subject: Subject) -> None:

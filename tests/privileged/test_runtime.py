@@ -21,7 +21,7 @@ from sampan.model.launch import (
     ExecRequest,
 )
 from sampan.model.oci import Process, Root
-from sampan.runtime import client
+from sampan.runtime import client, monitors
 from sampan.runtime.client import RuntimeClient
 from sampan.runtime.errors import MonitorLost, StartFailed
 from sampan.runtime.monitors import MOST_SPARE, Spawner
@@ -257,6 +257,7 @@ async def test_a_new_client_finds_a_running_process(box: Box, spawner: Spawner) 
     status = await found.wait()
     assert status == await process.wait()
     await found.released()
+    await process.released()
     assert await later.recover(box.id, box.run_dir) == status, "exit.json says the same"
 
 
@@ -345,6 +346,24 @@ async def test_a_monitor_serves_again_and_keeps_nothing(box: Box, spawner: Spawn
     await container.wait()
     await container.released()
     assert sorted(_spare_monitors(spawner)) == sorted({monitor, other})
+
+
+async def test_a_monitor_says_so_when_it_has_served_enough(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request to one that is about to end would be lost."""
+    monkeypatch.setattr(
+        monitors,
+        "_BOOT",
+        "import sys; sys.path.insert(0, {path!r}); from sampan.runtime import monitor; "
+        "monitor.MOST_LIVES = 2; from sampan.runtime.spawner import main; main({fd})",
+    )
+    spawner = Spawner()
+    client = RuntimeClient(spawner)
+    for spare in (1, 0, 1, 0):
+        process = await client.launch(box.request("true"))
+        assert (await process.wait()).exit_code == 0
+        await process.released()
+        assert len(spawner._spare) == spare
+    spawner.stop()
 
 
 async def test_a_killed_spare_monitor_costs_nothing(box: Box, spawner: Spawner) -> None:

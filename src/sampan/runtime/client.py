@@ -6,6 +6,7 @@ import asyncio
 import marshal
 import os
 import socket
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -26,6 +27,7 @@ _AFTER = ("run_dir", "log", "clients", "oom_path", "cgroup_dirs")
 _PLAIN = 2
 """The version of marshal whose strings are not interned by the reader: that looks each up in a large table,
 and copies its pages in every new process."""
+_DYING_S = 1.0
 _MOST_CLIENTS = 200
 """That are there from the first byte on: a message carries at most 253 descriptors (SCM_MAX_FD)."""
 
@@ -84,9 +86,9 @@ class RuntimeClient:
                 await self._started(process)
             except MonitorLost:
                 has_begun = await asyncio.to_thread(_remove_groups, program["cgroup_dirs"])
-                if has_begun or not self._spawner.is_gone(forker):
+                if has_begun or not await self._is_ended(forker):
                     raise
-                # the spawner was killed with the request unread
+                # the spawner was killed before it had forked for the request
                 process = self._request(process_id, run_dir, program, attachments, pairs)
                 await self._started(process)
         finally:
@@ -121,6 +123,16 @@ class RuntimeClient:
             raise MonitorLost("the monitor ended before the process was started", 125) from error
         self._remember(process)
         return process
+
+    async def _is_ended(self, spawner_pid: int) -> bool:
+        """A process that dies closes its descriptors one after the other: what it had received may be seen
+        to end before the spawner itself is."""
+        deadline = time.monotonic() + _DYING_S
+        while not self._spawner.is_gone(spawner_pid):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.01)
+        return True
 
     async def _started(self, process: SupervisedProcess) -> None:
         """Raises StartFailed."""

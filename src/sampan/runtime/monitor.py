@@ -377,9 +377,9 @@ class Monitor:
 
     # --- death --------------------------------------------------------------------------------------------
 
-    def finish(self, code: int) -> bool:
+    def finish(self, code: int, *, is_last: bool = False) -> bool:
         """Everything after the end: last output, exit status on disk, daemon told, groups removed. Whether
-        the monitor is free for another process."""
+        the monitor is free for another process, as the daemon was told; never after the last one."""
         finished_ns = time.time_ns()
         for fd in list(self.outputs):
             self._drain(fd)
@@ -392,7 +392,7 @@ class Monitor:
         self.tell(("exited", code, finished_ns, oom_killed))
         self._remove_socket(after["run_dir"])
         cgroup.remove(after["cgroup_dirs"], kill=True)
-        spare = self._let_go()
+        spare = self._let_go() and not is_last
         if spare:
             proc.set_name("sampan-spare")
         self.tell(("released", spare))
@@ -634,10 +634,10 @@ def main(request: Request, fds: list[int]) -> None:
             if not monitor.start(sync_fd, child_sync_fd):
                 return
             monitor.announce(client_fds)
-            spare = monitor.finish(monitor.run())
-            status = 0
             lives -= 1
-            following = _next_request(control_fd) if lives and spare else None
+            spare = monitor.finish(monitor.run(), is_last=not lives)
+            status = 0
+            following = _next_request(control_fd) if spare else None
             if following is None:
                 return
             request, fds = following
