@@ -22,7 +22,7 @@ from sampan.content.assembly import parse_config
 from sampan.content.blobs import BlobStore, digest_of
 from sampan.content.bootstrap import BootstrapOptions
 from sampan.content.errors import BadArchive, BlobNotFound, ContentDamaged, DigestMismatch, HostileArchive
-from sampan.content.images import NewImage, build_manifest
+from sampan.content.images import OCI_INDEX, OCI_MANIFEST, NewImage, build_manifest
 from sampan.content.layer_intake import take_packed
 from sampan.content.unpack import ArchiveLimits
 from sampan.engine.image.transfer import ImageTransfer
@@ -731,4 +731,42 @@ async def test_a_layer_of_several_images_and_places_is_kept_for_each(box: Box) -
     for one in (base, layer):
         assert saved[f"blobs/sha256/{digest_of(one)[7:]}"] == one
     await box.images.remove("b:1")
+    assert box.nothing_left()
+
+
+def nested_layout(depth: int) -> bytes:
+    """A layout whose one name leads through so many indexes to an image."""
+    files: dict[str, bytes] = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
+
+    def put(document: object, kind: str) -> dict[str, object]:
+        data = document if isinstance(document, bytes) else json.dumps(document).encode()
+        files[f"blobs/sha256/{digest_of(data)[7:]}"] = data
+        return {"mediaType": kind, "digest": digest_of(data), "size": len(data)}
+
+    config = put(config_of([]), "application/vnd.oci.image.config.v1+json")
+    manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": []}
+    entry = put(manifest, OCI_MANIFEST)
+    for _ in range(depth):
+        entry = put({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}, OCI_INDEX)
+    entry["annotations"] = {"io.containerd.image.name": "docker.io/library/deep:1"}
+    files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
+    return tar_of(files)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+async def test_an_index_is_kept_with_its_name(box: Box, depth: int) -> None:
+    assert await box.load(nested_layout(depth)) == ["Loaded image: deep:1"]
+    target = box.store.names.find("deep:1")
+    assert target is not None
+    assert box.store.documents.describe(target).media_type == OCI_INDEX
+    saved = await box.save("deep:1")
+    await box.images.remove("deep:1")
+    assert box.nothing_left()
+    await box.load(saved)
+    assert box.store.names.find("deep:1") == target
+
+
+async def test_an_absurdly_deep_index_is_refused(box: Box) -> None:
+    with pytest.raises(InvalidArgument, match="nested more than"):
+        await box.load(nested_layout(40))
     assert box.nothing_left()
