@@ -154,8 +154,8 @@ class Http:
         except (ClientError, ConnectionError, ssl.SSLError) as error:
             connected = not isinstance(error, ClientConnectorError)
             raise RegistryUnreachable(method, url, _reason(error), connected=connected) from error
-        except ValueError as error:  # yarl and aiohttp: a Location that is no URL
-            raise RegistryUnreachable(method, url, str(error)) from error
+        except ValueError as error:  # yarl and aiohttp: a Location that is no URL, a token that is no header
+            raise WrongAnswer(method, url, str(error)) from error
 
     def _context(self, endpoint: Endpoint) -> ssl.SSLContext:
         key = (endpoint.host, endpoint.insecure, endpoint.ca_file)
