@@ -218,6 +218,104 @@ def test_crash_in_a_containers_life(victim: Daemon, client: Client, name: str, p
     client("run", "--rm", "--name", name, "-p", "34502:80", BUSYBOX, "true")
 
 
+class Joining:
+    """A container with a published port on the default bridge, a network of its own, and somebody there who
+    asks for it."""
+
+    def __init__(self, client: Client, name: str, port: int) -> None:
+        self.client, self.name, self.port = client, name, port
+        serve = "mkdir /w; echo page > /w/index.html; exec httpd -f -h /w"
+        client("network", "create", name)
+        client("run", "-d", "--name", name, "-p", f"{port}:80", BUSYBOX, "sh", "-c", serve)
+        asking = ("--network", name, "--dns", "127.0.0.1")  # where nobody answers, which is told at once
+        client("run", "-d", "--name", f"{name}-peer", *asking, BUSYBOX, "sleep", "1000")
+
+    def networks(self) -> dict[str, str]:
+        """Its addresses by network, as inspect has them."""
+        text = self.client.line("inspect", "--format", "{{json .NetworkSettings.Networks}}", self.name)
+        return {name: endpoint["IPAddress"] for name, endpoint in json.loads(text).items()}
+
+    def interfaces(self) -> set[str]:
+        """The addresses in its namespace."""
+        listed = self.client("exec", self.name, "ip", "-o", "-4", "addr").out
+        return set(re.findall(r"inet ([\d.]+)", listed)) - {"127.0.0.1"}
+
+    def check(self, what: str) -> None:
+        """Everybody agrees on where it is."""
+        networks = self.networks()
+        addresses = set(networks.values())
+        assert self.interfaces() == addresses, what
+        hosts = self.client("exec", self.name, "cat", "/etc/hosts").out
+        assert {line.split()[0] for line in hosts.splitlines() if line[:1] in "123456789"} == {
+            "127.0.0.1",
+            *addresses,
+        }, what
+        members = self.client.line("network", "inspect", "--format", "{{json .Containers}}", self.name)
+        listed = {entry["Name"]: entry["IPv4Address"].split("/")[0] for entry in json.loads(members).values()}
+        assert listed.get(self.name) == networks.get(self.name), what
+        assert listed[f"{self.name}-peer"] not in addresses, what
+        asked = ("exec", f"{self.name}-peer", "nslookup", "-type=a", self.name, "127.0.0.11")
+        answer = self.client(*asked, code=None).out
+        assert (
+            (f"Address: {networks[self.name]}\n" in answer)
+            if self.name in networks
+            else ("Address: 1" not in answer)
+        ), what
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=5) as page:
+            assert page.read() == b"page\n", what
+
+    def end(self) -> None:
+        self.client("rm", "-f", self.name, f"{self.name}-peer")
+        self.client("network", "rm", self.name)
+
+
+def test_crash_at_each_step_of_joining_and_leaving_a_network(
+    victim: Daemon, client: Client, name: str
+) -> None:
+    """What was begun is taken back, what was being left is left; also when that is not finished either."""
+    points = crash_points("network")
+    assert len(points) == 10
+    joining = Joining(client, name, 34503)
+    joining.check("before")
+    for point in points:
+        victim.stop()
+        victim.start({**os.environ, "SAMPAN_CRASH_AT": point})
+        client("network", "connect", name, name, code=None)
+        client("network", "disconnect", name, name, code=None)
+        assert victim.wait_dead(5) == -signal.SIGKILL, f"{point} was never reached"
+        if point == "network.connect.recorded":
+            victim.start({**os.environ, "SAMPAN_CRASH_AT": "network.disconnect.unplugged"}, may_die=True)
+            assert victim.wait_dead(5) == -signal.SIGKILL
+        victim.start()
+        assert set(joining.networks()) == {"bridge"}, point
+        joining.check(point)
+    client("network", "connect", name, name)
+    assert set(joining.networks()) == {"bridge", name}
+    joining.check("connected")
+    joining.end()
+
+
+def test_container_that_dies_while_it_joins_a_network(client: Client, name: str) -> None:
+    """Whether it was a moment too early or too late: it is on the network in whole, or not at all."""
+    joining = Joining(client, name, 34504)
+    for _ in range(3):
+        pid = state(client, name)["Pid"]
+        assert isinstance(pid, int)
+        connecting = client.popen("network", "connect", name, name)
+        os.kill(pid, signal.SIGKILL)
+        connecting.communicate(timeout=30)
+        client("wait", name)
+        members = client.line("network", "inspect", "--format", "{{json .Containers}}", name)
+        assert [entry["Name"] for entry in json.loads(members).values()] == [f"{name}-peer"]
+        client("start", name)
+        eventually(
+            lambda: client("exec", name, "test", "-e", "/w/index.html", code=None).code == 0, "it serves"
+        )
+        joining.check(f"connect ended with {connecting.returncode}")
+        client("network", "disconnect", name, name, code=None)
+    joining.end()
+
+
 @pytest.mark.parametrize("point", crash_points("image", "layer", "blob"))
 def test_crash_while_an_image_is_loaded_or_removed(
     victim: Daemon, client: Client, name: str, folder: Path, point: str

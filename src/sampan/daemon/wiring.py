@@ -214,11 +214,11 @@ class Platform:
             DnsDefaults(servers=settings.dns, search=settings.dns_search, options=settings.dns_opts),
         )
         naming = Naming(files, self.network.containers)
-        membership = Membership(
+        self.membership = Membership(
             self.ledger, self.locks, self.network.containers, naming, lambda name: self.networks.find(name)
         )
         self.networks = Networks(
-            NetworkTable(self.db), self.network, self.events, self._container_name, membership
+            NetworkTable(self.db), self.network, self.events, self._container_name, self.membership
         )
         self.connections = Connections(self.networks, self.network.containers, naming, self.events)
 
@@ -341,6 +341,7 @@ class Platform:
         self.networks.open()
         self.volumes.load([entry.record for entry in self.registry])
         await self.recovery.recover()
+        await self.membership.recover()
         await self.images.recover()
         await self.workers.run(self.downloads.sweep)
         self.network.settle()

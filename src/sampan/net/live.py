@@ -25,6 +25,7 @@ from sampan.kernel.netlink import (
 )
 from sampan.kernel.process import setns
 from sampan.kernel.qdisc import limit_rate, unlimit_rate
+from sampan.model.container import Endpoint
 from sampan.model.launch import Interface
 
 from .errors import DeviceFailed
@@ -75,14 +76,14 @@ def plug(pid: int, link: Interface, leads: tuple[bool, bool] = (False, False)) -
     return name
 
 
-def unplug(pid: int, mac: str, gateways: list[str]) -> None:
-    """Take the interface with this MAC address away, and lead the default routes over ``gateways`` of the
-    networks that stay. Idempotent; a process that has ended is fine. Raises DeviceFailed."""
+def unplug(pid: int, left: Endpoint, gateways: list[str]) -> None:
+    """Take the interface of an endpoint away, and lead the default routes over ``gateways`` of the networks
+    that stay. Idempotent; a process that has ended is fine. Raises DeviceFailed."""
 
     def work() -> None:
         with NetlinkSocket() as route:
             for link in links.list_links(route):
-                if link.mac == mac and link.name != "lo":
+                if link.name != "lo" and _is_of(route, link, left):
                     links.delete_link(route, link.name)
         _lead("", gateways)
 
@@ -91,6 +92,14 @@ def unplug(pid: int, mac: str, gateways: list[str]) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ESRCH):
             raise DeviceFailed(f"failed to disconnect the container: {error.strerror}") from error
+
+
+def _is_of(route: NetlinkSocket, link: links.Link, endpoint: Endpoint) -> bool:
+    """By its MAC address; interfaces of ipvlan have their parent's, and are told by their addresses."""
+    if endpoint.mac_address:
+        return link.mac == endpoint.mac_address
+    own = {text.partition("/")[0] for text in links.list_addresses(route, link.ifindex)}
+    return bool(own & {endpoint.ip_address, endpoint.global_ipv6_address})
 
 
 def set_limits(pid: int, host_name: str, mac: str, receive: int, send: int) -> None:

@@ -19,6 +19,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """By network name."""
     ports: dict[str, list[PortBinding]] = {}
     """What was really bound, by ``80/tcp``."""
+    changing: str = ""
+    """The network that it is joining or leaving: begun and not done yet."""
     sandbox_key: str = ""
     paused: bool = False
 

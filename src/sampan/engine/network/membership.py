@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 
 import msgspec
 
+from sampan.base.crashpoints import crash_point
 from sampan.base.errors import Conflict, Forbidden, InvalidArgument, SampanError, SystemFailure
 from sampan.engine.container.ledger import Ledger
 from sampan.engine.container.naming import Naming
@@ -25,6 +27,8 @@ from sampan.store.containers import RunRecord
 
 from .endpoints import require_usable
 from .gateways import Gateways, choose_gateways
+
+log = logging.getLogger(__name__)
 
 
 class NotConnected(SystemFailure):
@@ -67,28 +71,56 @@ class Membership:
             await self._join(entry, network, config, changed)
 
     async def _join(self, entry: Entry, network: Network, config: EndpointConfig, changed: Container) -> None:
-        """A running container joins."""
+        """A running container joins. It is recorded first, so that a daemon that dies meanwhile is followed
+        by one that takes back what was begun."""
         run, record = entry.run or RunRecord(), entry.record
         before, after = self._leading(record, run.endpoints), self._leading(changed, changed.networks)
         with ExitStack() as undo:
             endpoint, link, _ = self._drivers.connect(network, entry.id, config, {}, name=entry.name)
             undo.callback(self._drivers.disconnect_network, entry.id, network.id)
+            endpoints = {**run.endpoints, network.name: endpoint}
+            begun = msgspec.structs.replace(run, endpoints=endpoints, changing=network.name)
+            undo.callback(self._ledger.replace_run, entry, run)
+            self._ledger.replace_run(entry, begun)
+            crash_point("network.connect.begun")
             if link is not None:
                 leads = after.ipv4 == network.name, after.ipv6 == network.name
                 await asyncio.to_thread(plug, entry.life.pid, link, leads)
-                undo.callback(
-                    unplug, entry.life.pid, endpoint.mac_address, _addresses_of(before, run.endpoints)
-                )
+                undo.callback(unplug, entry.life.pid, endpoint, _addresses_of(before, run.endpoints))
+            crash_point("network.connect.plugged")
             self._ledger.replace_record(entry, changed)
             undo.callback(self._ledger.replace_record, entry, record)
-            endpoints = {**run.endpoints, network.name: endpoint}
-            self._ledger.replace_run(entry, msgspec.structs.replace(run, endpoints=endpoints))
-            undo.callback(self._ledger.replace_run, entry, run)
+            crash_point("network.connect.recorded")
             self._naming.revise(changed, entry.life.pid, run.endpoints, endpoints)
             undo.pop_all()
-        self._move_ports(entry, before, after)
-        self._edit_hosts(entry, added=endpoint)
+        crash_point("network.connect.named")
+        try:
+            self._move_ports(entry, before, after)
+            crash_point("network.connect.published")
+            self._edit_hosts(entry, added=endpoint)
+        finally:
+            self._end_change(entry)
         self._publish("connect", network, entry.id)
+
+    def _end_change(self, entry: Entry, left: str = "") -> None:
+        """All of it is done; ``left`` is the network that the container is no longer on."""
+        run = entry.run or RunRecord()
+        endpoints = {name: one for name, one in run.endpoints.items() if name != left}
+        self._ledger.replace_run(entry, msgspec.structs.replace(run, endpoints=endpoints, changing=""))
+
+    async def recover(self) -> None:
+        """The last daemon died while containers joined or left networks: now they are not on them."""
+        for entry in self._ledger.registry:
+            if entry.run is None or not entry.run.changing:
+                continue
+            network = self._find(entry.run.changing)
+            if network is None:
+                self._end_change(entry, entry.run.changing)
+                continue
+            try:
+                await self._leave(entry, network, _without(entry.record, network))
+            except SampanError as error:
+                log.error("container %s, network %s: %s", entry.id, network.name, error.message)
 
     def _leading(self, record: Container, names: Iterable[str]) -> Gateways:
         networks = [network for name in names if (network := self._find(name)) is not None]
@@ -123,25 +155,37 @@ class Membership:
                     "cannot disconnect container from host network - "
                     "container was created in host network mode"
                 )
-            networks = {name: config for name, config in record.networks.items() if name != network.name}
-            changed = msgspec.structs.replace(record, networks=networks)
+            changed = _without(record, network)
             if entry.life.phase in ("running", "paused"):
                 await self._leave(entry, network, changed)
-            self._ledger.replace_record(entry, changed)
+            else:
+                self._ledger.replace_record(entry, changed)
 
     async def _leave(self, entry: Entry, network: Network, changed: Container) -> None:
         run = entry.run or RunRecord()
         left = run.endpoints.get(network.name)
         staying = {name: endpoint for name, endpoint in run.endpoints.items() if name != network.name}
         before, after = self._leading(entry.record, run.endpoints), self._leading(changed, staying)
-        if left is not None and left.mac_address:
-            gateways = _addresses_of(after, staying)
-            await asyncio.to_thread(unplug, entry.life.pid, left.mac_address, gateways)
+        self._ledger.replace_run(entry, msgspec.structs.replace(run, changing=network.name))
+        crash_point("network.disconnect.begun")
+        if left is not None:
+            try:
+                await asyncio.to_thread(unplug, entry.life.pid, left, _addresses_of(after, staying))
+            except SampanError:
+                self._ledger.replace_run(entry, run)
+                raise
+        crash_point("network.disconnect.unplugged")
         self._drivers.disconnect_network(entry.id, network.id)
-        self._ledger.replace_run(entry, msgspec.structs.replace(run, endpoints=staying))
-        self._move_ports(entry, before, after)
-        self._naming.revise(changed, entry.life.pid, run.endpoints, staying)
-        self._edit_hosts(entry, removed=left)
+        self._ledger.replace_record(entry, changed)
+        crash_point("network.disconnect.recorded")
+        try:
+            self._move_ports(entry, before, after)
+            crash_point("network.disconnect.published")
+            self._naming.revise(changed, entry.life.pid, run.endpoints, staying)
+            crash_point("network.disconnect.named")
+            self._edit_hosts(entry, removed=left)
+        finally:
+            self._end_change(entry, network.name)
         self._publish("disconnect", network, entry.id)
 
     async def limit(self, network: Network, ref: str, receive: str | None, send: str | None) -> None:
@@ -182,6 +226,11 @@ class Membership:
     def _publish(self, action: str, network: Network, container_id: str) -> None:
         attributes = {"container": container_id, "name": network.name, "type": network.driver}
         self._ledger.events.publish("network", action, network.id, attributes)
+
+
+def _without(record: Container, network: Network) -> Container:
+    networks = {name: config for name, config in record.networks.items() if name != network.name}
+    return msgspec.structs.replace(record, networks=networks)
 
 
 def _addresses(endpoint: Endpoint | None) -> list[str]:
