@@ -481,13 +481,13 @@ def test_an_interface_comes_to_and_goes_from_a_running_container(host: Host) -> 
     assert web.box.run(lambda: ask(friend.ip, 80)) == endpoint.ip_address
     assert web.box.run(_default_gateways) == [web.endpoint.gateway]
 
-    unplug_live(web.box.pid, web.endpoint.mac_address, [endpoint.gateway])
+    unplug_live(web.box.pid, web.endpoint, [endpoint.gateway])
     dropped = host.stack.containers.disconnect_network("web", first.id)
     assert dropped is not None
     assert host.stack.containers.disconnect_network("web", first.id) is None
     assert web.box.run(link_names) == {"lo", "eth1"}
     assert web.box.run(_default_gateways) == [endpoint.gateway]
-    unplug_live(web.box.pid, web.endpoint.mac_address, [])
+    unplug_live(web.box.pid, web.endpoint, [])
     assert os.readlink("/proc/thread-self/ns/net") == os.readlink("/proc/self/ns/net")
 
 
@@ -501,7 +501,7 @@ def test_a_process_that_has_ended_cannot_be_connected(host: Host) -> None:
     assert link is not None
     with pytest.raises(DeviceFailed, match="failed to connect the container"):
         plug_live(web.box.pid, link)
-    unplug_live(web.box.pid, web.endpoint.mac_address, [])
+    unplug_live(web.box.pid, web.endpoint, [])
     assert link_names() <= before
 
 
