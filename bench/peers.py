@@ -33,7 +33,9 @@ PACKAGES = [
     "mount",
 ]
 SUITE = "sid"
-TOOLS = ("docker-registry", "skopeo")
+TOOLS = ("docker-registry", "skopeo", "docker-compose")
+SID_TOOLS = ("docker-compose",)
+"""Of which SUITE has another generation: there Compose is written in Go."""
 
 
 def cache_dir() -> Path:
@@ -124,10 +126,49 @@ def ensure_tool(name: str) -> Path:
     return cache_dir() / name / "usr/bin" / name
 
 
+def find_sid_tool(name: str) -> Path | None:
+    """A program that ensure_sid_tool has unpacked."""
+    found = cache_dir() / f"{name}-{SUITE}" / "usr/bin" / name
+    return found if found.exists() else None
+
+
+def ensure_sid_tool(name: str) -> Path:
+    """A program of SUITE's package of that name, unpacked once beside the one of the host's own release. Its
+    libraries are the host's: for packages that need hardly any."""
+    found = find_sid_tool(name)
+    if found is not None:
+        return found
+    target = cache_dir() / f"{name}-{SUITE}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=cache_dir()) as text:
+        folder = Path(text)
+        (folder / "sources").write_text(f"deb [signed-by={keys}] {mirror()} {SUITE} main\n")
+        (folder / "state/lists/partial").mkdir(parents=True)
+        options = [
+            f"Dir::State={folder}/state",
+            f"Dir::Cache={folder}/cache",
+            f"Dir::Etc::sourcelist={folder}/sources",
+            "Dir::Etc::sourceparts=-",
+        ]
+        apt = ["apt-get", "-qq", *(word for option in options for word in ("-o", option))]
+        subprocess.run([*apt, "update"], check=True)
+        subprocess.run([*apt, "download", name], cwd=folder, check=True)
+        for package in folder.glob("*.deb"):
+            subprocess.run(["dpkg-deb", "--extract", package, folder / "root"], check=True)
+        (folder / "root").rename(target)
+    return target / "usr/bin" / name
+
+
 def tool_environment(program: Path) -> dict[str, str]:
-    """The environment in which an unpacked program finds the libraries that came with it."""
-    folders = [str(folder) for folder in program.parents[1].glob("lib/*-linux-gnu")]
-    return {**os.environ, "LD_LIBRARY_PATH": ":".join(folders)}
+    """The environment in which an unpacked program finds the libraries and modules that came with it."""
+    libraries = [str(folder) for folder in program.parents[1].glob("lib/*-linux-gnu")]
+    modules = [str(folder) for folder in program.parents[1].glob("lib/python3/dist-packages")]
+    return {
+        **os.environ,
+        "LD_LIBRARY_PATH": ":".join(libraries),
+        **({"PYTHONPATH": ":".join(modules)} if modules else {}),
+    }
 
 
 def versions() -> dict[str, str]:
@@ -150,6 +191,6 @@ def versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    print(ensure_peers(), *map(ensure_tool, TOOLS), sep="\n")
+    print(ensure_peers(), *map(ensure_tool, TOOLS), *map(ensure_sid_tool, SID_TOOLS), sep="\n")
     for package, version in versions().items():
         print(f"{package} {version}")

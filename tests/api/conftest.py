@@ -47,8 +47,10 @@ def _isolated() -> None:
 
 @pytest.fixture(scope="session")
 def new_daemon(_isolated: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Daemon]]:
-    """Make and start private daemons, stopped at the end of the session if a test has not done it."""
+    """Make and start private daemons, stopped at the end of the session if a test has not done it. The
+    network of the host is then what it was."""
     started: list[Daemon] = []
+    before = leftovers.host_network()
     numbers = itertools.count()
 
     def make(*arguments: str) -> Daemon:
@@ -63,6 +65,7 @@ def new_daemon(_isolated: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
             daemon.stop()
         left |= leftovers.end_groups(daemon)
     assert not left, f"containers outlived the tests that started them: {left}"
+    assert leftovers.host_network() == before
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,9 @@ def enter() -> None:
     for command in (
         "ip link set lo up",
         "ip link add uplink type veth peer name uplink-peer",
+        # no addresses that come by themselves, a second later
+        "ip link set uplink addrgenmode none",
+        "ip link set uplink-peer addrgenmode none",
         f"ip address add {UPLINK_ADDRESS}/24 dev uplink",
         "ip link set uplink up",
         "ip link set uplink-peer up",

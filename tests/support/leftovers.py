@@ -44,6 +44,29 @@ def _rules() -> set[str]:
     return found
 
 
+def _routes() -> set[str]:
+    found = set()
+    for family in ("-4", "-6"):
+        words = ["ip", family, "route", "show", "table", "all"]
+        found |= set(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines())
+    return {line.replace(" linkdown", "").strip() for line in found}
+
+
+def host_network() -> str:
+    """Links, addresses, routes and firewall rules of this network namespace, byte for byte, without what only
+    counts packets or the time that is left."""
+    commands = (
+        ["ip", "-o", "link"],
+        ["ip", "-o", "addr"],
+        ["ip", "-4", "route", "show", "table", "all"],
+        ["ip", "-6", "route", "show", "table", "all"],
+        ["ip", "rule"],
+        ["nft", "list", "ruleset"],
+    )
+    texts = (subprocess.run(one, check=True, capture_output=True, text=True).stdout for one in commands)
+    return _COUNTERS.sub("", "\n".join(texts))
+
+
 def _group_dirs(daemon: Daemon) -> list[Path]:
     top = Path("/sys/fs/cgroup")
     controllers = [top] if (top / "cgroup.controllers").exists() else sorted(top.iterdir())
@@ -149,6 +172,7 @@ def snapshot(daemon: Daemon) -> Snapshot:
         "mounts": _mounts(),
         "links": _links(),
         "nft rules": _rules(),
+        "routes": _routes(),
         "cgroups": _groups(daemon),
         "processes": {f"{pid} {command}" for pid, command in processes.items()},
         "namespaces": _namespaces(list(processes)),

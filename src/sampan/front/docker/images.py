@@ -74,13 +74,19 @@ async def list_(call: Call) -> Reply:
     return json_reply([render_image_summary(image, call.version) for image in images])
 
 
+_OLD_COMPOSE = 44
+"""Compose 1.29 asks with whatever version is the newest, and reads ContainerConfig, which API 1.45 left out:
+without it it recreates no container."""
+
+
 async def inspect(call: Call) -> Reply:
     manifests = call.version >= 48 and call.flag("manifests")
     platform = platform_text(call, 49)
     if manifests and platform:
         raise InvalidArgument("conflicting options: manifests and platform options cannot both be set")
     found = await call.engine.images.inspect(call.name, manifests, platform)
-    return json_reply(render_image(found, call.version))
+    old = call.header("User-Agent").startswith("docker-compose/1.")
+    return json_reply(render_image(found, min(call.version, _OLD_COMPOSE) if old else call.version))
 
 
 async def history(call: Call) -> Reply:
