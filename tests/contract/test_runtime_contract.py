@@ -97,9 +97,10 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     make_tree(tmp_path)
     spawner = Spawner()
     spawner.start()
-    client = RuntimeClient(spawner)
-    yield Subject(client, RuntimeClient(spawner), Box(tmp_path, client))
-    spawner.stop()
+    client, later = RuntimeClient(spawner), RuntimeClient(spawner)
+    yield Subject(client, later, Box(tmp_path, client))
+    later.close()
+    client.stop()
 
 
 async def end(process: Supervised) -> None:

@@ -43,6 +43,7 @@ async def box(tmp_path: Path, spawner: Spawner) -> AsyncIterator[Box]:
     make_tree(tmp_path)
     box = Box(tmp_path, RuntimeClient(spawner))
     yield box
+    box.client.close()
     left = [path for path in groups() if box.id in path]
     assert left == [], "the monitor left control groups behind"
 
@@ -259,6 +260,7 @@ async def test_a_new_client_finds_a_running_process(box: Box, spawner: Spawner) 
     await found.released()
     await process.released()
     assert await later.recover(box.id, box.run_dir) == status, "exit.json says the same"
+    later.close()
 
 
 async def test_nothing_is_found_where_nothing_was(box: Box) -> None:

@@ -174,8 +174,15 @@ class RuntimeClient:
         self._remember(process)
         return process
 
+    def close(self) -> None:
+        """Let go of all processes, which go on. Nothing is heard of them here any more."""
+        for process in list(self._last.values()):
+            process.let_go()
+        self._last.clear()
+
     def stop(self) -> None:
-        """End the spawner; what it started goes on."""
+        """Let go of everything and end the spawner; what it started goes on."""
+        self.close()
         self._spawner.stop()
 
 

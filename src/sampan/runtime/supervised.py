@@ -127,6 +127,15 @@ class SupervisedProcess:
         if not self._gone.done():
             self._gone.set_result(None)
 
+    def let_go(self) -> None:
+        """Close what is held of it here. Idempotent."""
+        if self._control.fileno() >= 0:
+            self._loop.remove_reader(self._control.fileno())
+            self._control.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
     def discard(self) -> None:
         """Nobody wants it any more: it is killed as soon as it runs."""
 
