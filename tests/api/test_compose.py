@@ -20,6 +20,7 @@ version: "2.4"
 services:
   store:
     image: busybox:latest
+    stop_signal: SIGKILL
     command: sh -c "echo stored > /data/index.html; touch /tmp/ready; exec httpd -f -p 8000 -h /data"
     healthcheck:
       test: ["CMD", "test", "-e", "/tmp/ready"]
@@ -34,6 +35,7 @@ services:
       - kept:/data
   app:
     image: busybox:latest
+    stop_signal: SIGKILL
     depends_on:
       store:
         condition: service_healthy
@@ -44,6 +46,7 @@ services:
         aliases: [site]
   edge:
     image: busybox:latest
+    stop_signal: SIGKILL
     hostname: edge
     depends_on: [app]
     command: sh -c "mkdir /w; hostname > /w/index.html; httpd -p 90 -h /w; exec httpd -f -p 91 -h /w"
@@ -52,6 +55,7 @@ services:
       - "127.0.0.1:{first}-{last}:90-91"
   old:
     image: busybox:latest
+    stop_signal: SIGKILL
     command: sleep 100000
     links:
       - "store:legacy"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,15 +13,35 @@ from tests.support.docker import Result, find_client
 
 
 def find_compose(generation: int) -> Path | None:
-    """Installed, or unpacked by bench/peers.py."""
-    found = (peers.find_tool("docker-compose"), peers.find_sid_tool("docker-compose"))
-    return next((program for program in found if program and _generation(program) == generation), None)
+    """Installed, or unpacked by bench/peers.py; one that does not run here is none."""
+    for program in (peers.find_tool("docker-compose"), peers.find_sid_tool("docker-compose")):
+        if program is not None and _generation(program) == generation:
+            return program
+    return None
 
 
 def _generation(program: Path) -> int:
-    """1 for a script, 2 for a program of its own."""
-    with program.open("rb") as file:
-        return 1 if file.read(2) == b"#!" else 2
+    """0 when it does not run: a script's Python or a library is missing."""
+    command, environment = [str(program), "version"], environment_of(program)
+    try:
+        ended = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=30, check=False
+        )
+    except OSError:
+        return 0
+    found = re.search(r"version v?(\d+)\.", ended.stdout)
+    return int(found[1]) if found and ended.returncode == 0 else 0
+
+
+def environment_of(program: Path) -> dict[str, str]:
+    own = {
+        "PATH": f"{os.path.dirname(find_client())}:{os.environ['PATH']}",  # 1.29 runs the client
+        "HOME": "/nonexistent",
+        "DOCKER_CONFIG": "/nonexistent",
+    }
+    if peers.cache_dir() in program.parents and "PYTHONPATH" in peers.tool_environment(program):
+        own["PYTHONPATH"] = peers.tool_environment(program)["PYTHONPATH"]
+    return own
 
 
 class Compose:
@@ -33,15 +54,7 @@ class Compose:
             pytest.skip(f"Compose {generation} is neither installed nor unpacked: python -m bench.peers")
         self._words = [str(program), "-p", project]
         self._folder = folder
-        self._environment = {
-            "PATH": f"{os.path.dirname(find_client())}:{os.environ['PATH']}",  # 1.29 runs the client
-            "HOME": "/nonexistent",
-            "DOCKER_CONFIG": "/nonexistent",
-            "DOCKER_HOST": host,
-        }
-        if peers.cache_dir() in program.parents:
-            environment = peers.tool_environment(program)
-            self._environment |= {key: environment[key] for key in ("PYTHONPATH",) if key in environment}
+        self._environment = {**environment_of(program), "DOCKER_HOST": host}
 
     def __call__(self, *words: str, code: int | None = 0) -> Result:
         ended = subprocess.run(
