@@ -197,6 +197,20 @@ CAUSES = {
         changed(OUTSIDE, foreign_drops=("filter FORWARD",)),
         "the chain 'filter FORWARD' of somebody else drops what is forwarded by default",
     ),
+    "foreign chain within a bridge": (
+        changed(WORKING, foreign_drops=("filter FORWARD",), bridged_is_judged=True),
+        "the chain 'filter FORWARD' of somebody else drops what is forwarded by default",
+    ),
+    "foreign chain before a published port": (
+        changed(
+            HOST,
+            foreign_drops=("filter FORWARD",),
+            target=side(
+                DB, published=(Published(protocol="tcp", port=5432, host_address="0.0.0.0", host_port=8080),)
+            ),
+        ),
+        "the chain 'filter FORWARD' of somebody else drops what is forwarded by default",
+    ),
     "rules are missing": (
         changed(OUTSIDE, rules_problem="the nft table x is missing"),
         "masquerading does not work: the nft table x is missing",
@@ -268,6 +282,7 @@ REACHED = {
     "UDP, which is not tried": changed(
         WORKING, protocol="udp", target=side(DB, listening=hears("::", 5432, "udp"))
     ),
+    "foreign chains do not see bridges": changed(WORKING, foreign_drops=("filter FORWARD",)),
     "outside": OUTSIDE,
     "outside, where pings are not answered": changed(OUTSIDE, port=0, attempt="no answer"),
     "routed and open": changed(

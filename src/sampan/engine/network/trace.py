@@ -224,6 +224,8 @@ def _networks(facts: Facts) -> Iterator[Step]:
     network = common[0] if common else facts.shared[0]
     if network.is_talking:
         yield _good("networks", f"both are on {network.name}")
+        if facts.bridged_is_judged and network.driver == "bridge":
+            yield from _forwarded(facts)
     else:
         yield _bad("networks", f"containers on {network.name} may not talk to each other (its ICC is off)")
 
@@ -255,9 +257,17 @@ def _across(facts: Facts, target: Side) -> Iterator[Step]:
     )
     if mode == "nat-unprotected" or (mode == "routed" and opened):
         yield _good("networks", f"{theirs.name} lets other networks in (gateway mode {mode})")
+        yield from _forwarded(facts)
         return
     hint = f"; {_published_hint(facts, target)}" if target.published else ""
     yield _bad("networks", f"{_apart(facts)}{hint}")
+
+
+def _forwarded(facts: Facts) -> Iterator[Step]:
+    """Others see it too on its way through this machine. Their rules are not read: a chain may have some that
+    accept it before its policy drops it."""
+    for chain in facts.foreign_drops:
+        yield _bad("rules", f"the chain '{chain}' of somebody else drops what is forwarded by default")
 
 
 def _published_hint(facts: Facts, target: Side) -> str:
@@ -280,6 +290,8 @@ def _ports_of_host(facts: Facts) -> Iterator[Step]:
             yield _good("ports", f"this machine leads it to {target.name} ({shown[0]})")
             if facts.rules_problem:
                 yield _bad("rules", f"published ports do not work: {facts.rules_problem}")
+            if facts.source.mode != "host":
+                yield from _forwarded(facts)
             return
         listed = [str(port) for port in target.published if port.host_port == facts.port]
         yield _bad("ports", f"{target.name} publishes the port at another address only ({listed[0]})")
@@ -312,8 +324,7 @@ def _outside(facts: Facts) -> Iterator[Step]:
             yield _bad("rules", "this machine does not forward packets (sysctl ip_forward is 0)")
         if facts.rules_problem:
             yield _bad("rules", f"masquerading does not work: {facts.rules_problem}")
-        for chain in facts.foreign_drops:
-            yield _bad("rules", f"the chain '{chain}' of somebody else drops what is forwarded by default")
+        yield from _forwarded(facts)
         if network.mode(way.address) == "routed":
             yield _good("rules", f"{network.name} is routed: answers need a route back to its subnet")
     if facts.host_way_problem:

@@ -98,6 +98,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """The address is one of this machine's."""
     host_listening: tuple[Listener, ...] = ()
     foreign_drops: tuple[str, ...] = ()
+    bridged_is_judged: bool = False
+    """br_netfilter shows chains also what stays within a bridge."""
     rules_problem: str = ""
     """Why our rules are not in force."""
     forwards: bool = True

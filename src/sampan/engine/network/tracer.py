@@ -28,6 +28,7 @@ from .trace import Trace, explain
 from .trace_facts import Facts, Listener, NetworkState, Place, Side
 
 NAME_SERVER = "127.0.0.11"
+_BRIDGE_NETFILTER = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 _FILE_BYTES = 64 << 10
 _WAIT_S = 3.0
 _WAIT_NEAR_S = 1.0
@@ -161,6 +162,7 @@ class _Work:
             is_host=is_host,
             host_listening=_listening("self") if is_host else (),
             foreign_drops=self._rules.foreign_drops,
+            bridged_is_judged=_read(_BRIDGE_NETFILTER).strip() == "1",
             rules_problem=self._rules.problem,
             forwards=_forwards(":" in facts.address),
             host_way_problem=own.problem if own is not None else "",
