@@ -149,7 +149,13 @@ class FakeNetworks:
         self.connected.pop(container_id, None)
 
     def recover(
-        self, container_id: str, network: Network, endpoint: Endpoint, ports: dict[str, list[PortBinding]]
+        self,
+        container_id: str,
+        network: Network,
+        endpoint: Endpoint,
+        ports: dict[str, list[PortBinding]],
+        *,
+        config: EndpointConfig | None = None,
     ) -> None:
         self.connected.setdefault(container_id, ports)
 

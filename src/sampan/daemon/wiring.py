@@ -58,6 +58,7 @@ from sampan.engine.image.users import RegistryUsers
 from sampan.engine.locks import KeyedLocks
 from sampan.engine.network.membership import Membership
 from sampan.engine.network.networks import Networks
+from sampan.engine.network.refused import Refused
 from sampan.engine.network.tracer import Tracer
 from sampan.engine.network.traffic import Traffic
 from sampan.engine.spec import hostfacts
@@ -213,6 +214,7 @@ class Platform:
             lambda: self.networks.host_gateways(),
             DnsDefaults(servers=settings.dns, search=settings.dns_search, options=settings.dns_opts),
         )
+        self.network.refused = Refused(self.registry, self.events).tell
         naming = Naming(files, self.network.containers)
         self.membership = Membership(
             self.ledger, self.locks, self.network.containers, naming, lambda name: self.networks.find(name)

@@ -117,9 +117,16 @@ class Networks(Protocol):
         """Give back the addresses and ports of a container. Idempotent."""
 
     def recover(
-        self, container_id: str, network: Network, endpoint: Endpoint, ports: dict[str, list[PortBinding]]
+        self,
+        container_id: str,
+        network: Network,
+        endpoint: Endpoint,
+        ports: dict[str, list[PortBinding]],
+        *,
+        config: EndpointConfig | None = None,
     ) -> None:
-        """A container that was running when the daemon came back: count its addresses and ports as taken."""
+        """A container that was running when the daemon came back: count its addresses and ports as taken,
+        and keep it within what it may reach. ``config`` is what was connected with."""
 
     def move_ports(
         self, container_id: str, network_id: str, ports: dict[str, list[PortBinding]]

@@ -14,7 +14,7 @@ import errno
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from struct import Struct
 from typing import NamedTuple
 
@@ -44,6 +44,8 @@ class Element(NamedTuple):
     """Empty in a set."""
     key_end: bytes = b""
     """The last key of a range, in sets with ``flags interval`` whose keys are concatenations (Linux 5.6)."""
+    timeout_ms: int = 0
+    """After which the kernel removes it, in sets with ``flags timeout``; 0: never."""
 
 
 NETLINK_NETFILTER = 12
@@ -71,6 +73,7 @@ NFTA_SET_ELEM_LIST_ELEMENTS = 3
 NFTA_LIST_ELEM = 1
 NFTA_SET_ELEM_KEY = 1
 NFTA_SET_ELEM_DATA = 2
+NFTA_SET_ELEM_TIMEOUT = 4
 NFTA_SET_ELEM_KEY_END = 10
 NFTA_GEN_PROC_PID = 2
 NFTA_DATA_VALUE = 1
@@ -80,9 +83,12 @@ NF_DROP = 0
 
 _NFGENMSG = Struct("=BB2s")
 _U32_BE = Struct(">I")
+_U64_BE = Struct(">Q")
 _BATCH = _NFGENMSG.pack(0, 0, NFNL_SUBSYS_NFTABLES.to_bytes(2, "big"))
 _INET = _NFGENMSG.pack(NFPROTO_INET, 0, b"\0\0")
 _ANY_FAMILY = _NFGENMSG.pack(0, 0, b"\0\0")
+Change = tuple[int, int, bytes]
+"""Message type, flags beside NLM_F_REQUEST, body."""
 _ELEMENTS_PER_MESSAGE = 500  # an attribute is at most 64 KiB
 
 
@@ -101,12 +107,27 @@ class NftSocket:
     def add_elements(self, table: str, elements: list[Element], *, exclusive: bool = True) -> None:
         """Add to sets and maps of ``inet table``. Raises OSError: EEXIST (when ``exclusive``), ENOENT."""
         flags = NLM_F_CREATE | (NLM_F_EXCL if exclusive else 0)
-        self._change(f"add to nft table {table}", NFT_MSG_NEWSETELEM, flags, table, elements)
+        self._change(f"add to nft table {table}", _changes(NFT_MSG_NEWSETELEM, flags, table, elements))
 
     def delete_elements(self, table: str, elements: list[Element]) -> None:
         """Raises OSError with ENOENT, and nothing is deleted, when one of them (or the table) is gone."""
-        bare = [element._replace(data=b"") for element in elements]
-        self._change(f"remove from nft table {table}", NFT_MSG_DELSETELEM, 0, table, bare)
+        self._change(f"remove from nft table {table}", _deletions(table, elements))
+
+    def renew_elements(self, table: str, elements: list[Element]) -> None:
+        """Let elements last as long as they say from now on, be they there or not. Raises OSError (ENOENT:
+        no such set). Linux before 6.12 keeps the time of one that is there: it is made again."""
+        add = _changes(NFT_MSG_NEWSETELEM, NLM_F_CREATE, table, elements)
+        self._change(f"renew in nft table {table}", [*add, *_deletions(table, elements), *add])
+
+    def discard_elements(self, table: str, elements: list[Element]) -> None:
+        """Delete those that are there. Raises OSError (ENOENT: no such set)."""
+        add = _changes(NFT_MSG_NEWSETELEM, NLM_F_CREATE, table, elements)
+        self._change(f"remove from nft table {table}", [*add, *_deletions(table, elements)])
+
+    def flush_sets(self, table: str, names: Sequence[str]) -> None:
+        """Raises OSError (ENOENT: no such set)."""
+        changes = [(NFT_MSG_DELSETELEM, 0, _list_of(table, name)) for name in names]
+        self._change(f"flush sets of nft table {table}", changes)
 
     def has_table(self, table: str) -> bool:
         """Whether ``inet table`` exists. Raises OSError."""
@@ -131,22 +152,37 @@ class NftSocket:
                 found.append(f"{_text(chain.get(NFTA_CHAIN_TABLE))} {_text(chain.get(NFTA_CHAIN_NAME))}")
         return found
 
-    def _change(self, what: str, kind: int, flags: int, table: str, elements: list[Element]) -> None:
-        if not elements:
+    def _change(self, what: str, changes: list[Change]) -> None:
+        """One transaction."""
+        if not changes:
             return
         requests: list[Request] = [(f"{what}: begin", NFNL_MSG_BATCH_BEGIN, 0, _BATCH)]
-        by_name: dict[str, list[bytes]] = {}
-        for element in elements:
-            by_name.setdefault(element.name, []).append(_encode(element))
-        for name, encoded in by_name.items():
-            head = _INET + attribute_text(NFTA_SET_ELEM_LIST_TABLE, table)
-            head += attribute_text(NFTA_SET_ELEM_LIST_SET, name)
-            for start in range(0, len(encoded), _ELEMENTS_PER_MESSAGE):
-                chunk = encoded[start : start + _ELEMENTS_PER_MESSAGE]
-                body = head + nested(NFTA_SET_ELEM_LIST_ELEMENTS, *chunk)
-                requests.append((f"{what}, set {name}", kind, flags, body))
+        requests += [(what, kind, flags, body) for kind, flags, body in changes]
         requests.append((f"{what}: end", NFNL_MSG_BATCH_END, 0, _BATCH))
         self._netlink.execute(requests, acknowledged=-2)
+
+
+def _changes(kind: int, flags: int, table: str, elements: list[Element]) -> list[Change]:
+    by_name: dict[str, list[bytes]] = {}
+    for element in elements:
+        by_name.setdefault(element.name, []).append(_encode(element))
+    changes: list[Change] = []
+    for name, encoded in by_name.items():
+        for start in range(0, len(encoded), _ELEMENTS_PER_MESSAGE):
+            chunk = encoded[start : start + _ELEMENTS_PER_MESSAGE]
+            body = _list_of(table, name) + nested(NFTA_SET_ELEM_LIST_ELEMENTS, *chunk)
+            changes.append((kind, flags, body))
+    return changes
+
+
+def _deletions(table: str, elements: list[Element]) -> list[Change]:
+    bare = [element._replace(data=b"", timeout_ms=0) for element in elements]
+    return _changes(NFT_MSG_DELSETELEM, 0, table, bare)
+
+
+def _list_of(table: str, name: str) -> bytes:
+    named = attribute_text(NFTA_SET_ELEM_LIST_SET, name)
+    return _INET + attribute_text(NFTA_SET_ELEM_LIST_TABLE, table) + named
 
 
 def _encode(element: Element) -> bytes:
@@ -155,14 +191,17 @@ def _encode(element: Element) -> bytes:
         parts.append(nested(NFTA_SET_ELEM_KEY_END, attribute(NFTA_DATA_VALUE, element.key_end)))
     if element.data:
         parts.append(nested(NFTA_SET_ELEM_DATA, attribute(NFTA_DATA_VALUE, element.data)))
+    if element.timeout_ms:
+        parts.append(attribute(NFTA_SET_ELEM_TIMEOUT, _U64_BE.pack(element.timeout_ms)))
     return nested(NFTA_LIST_ELEM, *parts)
 
 
 class NftChanges:
     """What changes in the tables of this network namespace, as it happens (NFNLGRP_NFTABLES)."""
 
-    def __init__(self) -> None:
-        """Raises OSError."""
+    def __init__(self, unwatched: Collection[str] = ()) -> None:
+        """Elements of the sets called ``unwatched`` come and go unnoticed. Raises OSError."""
+        self._unwatched = frozenset(unwatched)
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
         self._touched: set[str] = set()
@@ -212,7 +251,10 @@ class NftChanges:
             if kind == NFT_MSG_NEWGEN:
                 touched, self._touched = self._touched, set()
                 yield touched, attributes.get(NFTA_GEN_PROC_PID, b"")
-            else:
+            elif not (
+                kind in (NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM)
+                and _text(attributes.get(NFTA_SET_ELEM_LIST_SET)) in self._unwatched
+            ):
                 # the table's name is the first attribute of every kind of message
                 self._touched.add(_text(attributes.get(NFTA_TABLE_NAME)))
 

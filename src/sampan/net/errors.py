@@ -13,6 +13,10 @@ class PublishFailed(FailedPrecondition):
     """The kernel refused the rules of a published port, or has none to offer."""
 
 
+class EgressFailed(FailedPrecondition):
+    """The kernel does not keep a container within its list of what it may reach."""
+
+
 class AddressInUse(Forbidden):
     """The address asked for belongs to another endpoint (HTTP 403, as in Docker)."""
 

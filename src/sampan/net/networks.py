@@ -13,7 +13,9 @@ from sampan.model.container import Endpoint, EndpointConfig
 from sampan.model.launch import Interface
 from sampan.model.network import NameWish, Network
 
-from .driver import Driver
+from .driver import Attached, Driver
+from .egress.guard import EgressGuard, Restricted
+from .egress.policy import Policy, read_egress
 from .firewall import Firewall
 from .options import interface_name, interface_sysctls
 from .ports import PortReservations, PublishedPort
@@ -44,6 +46,7 @@ class ContainerNetworks:
         *,
         host_address: str = "0.0.0.0",
         resolver: Resolver,
+        egress: EgressGuard,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         """``host_address`` is where ports are published that name no address (--ip); both families for
@@ -52,6 +55,7 @@ class ContainerNetworks:
         self._firewall = firewall
         self._publishing = Publishing(firewall, reservations, host_address, warn)
         self._resolver = resolver
+        self._egress = egress
         self._connections: dict[str, list[Connection]] = {}
 
     def connect(
@@ -68,9 +72,11 @@ class ContainerNetworks:
         endpoint_id = new_id()
         self._firewall.settle()
         try:
+            policy = read_egress(network.options, config.driver_opts)
+            self._egress.require_possible(network, policy)
             attached = driver.attach(network, endpoint_id, config)
             try:
-                published = self._publishing.publish(attached.endpoint, ports, driver.port_policy(network))
+                published = self._open_ways(network, container_id, attached, policy, ports)
             except SampanError as error:
                 driver.detach(network, attached.endpoint)
                 error.message = (
@@ -88,6 +94,19 @@ class ContainerNetworks:
             self._resolver.join(network, endpoint, endpoint.dns_names or [])
         held.append(Connection(network, endpoint, published, name))
         return endpoint, link, bindings_of(published)
+
+    def _open_ways(
+        self, network: Network, container_id: str, attached: Attached, policy: Policy | None, ports: Bindings
+    ) -> tuple[PublishedPort, ...]:
+        """In and out of a new endpoint. Raises what publishing does, EgressFailed; nothing is left then."""
+        endpoint = attached.endpoint
+        if policy is not None:
+            self._egress.restrict(Restricted(container_id, network, endpoint, policy))
+        try:
+            return self._publishing.publish(endpoint, ports, self._driver(network).port_policy(network))
+        except SampanError:
+            self._egress.release(endpoint.endpoint_id)
+            raise
 
     def disconnect(self, container_id: str) -> None:
         """See ``engine.ports.Networks.disconnect``."""
@@ -109,6 +128,7 @@ class ContainerNetworks:
     def _drop(self, connection: Connection) -> None:
         self._resolver.leave(connection.network.id, connection.endpoint.endpoint_id)
         self._publishing.withdraw(connection.published)
+        self._egress.release(connection.endpoint.endpoint_id)
         self._driver(connection.network).detach(connection.network, connection.endpoint)
 
     def recover(
@@ -118,9 +138,13 @@ class ContainerNetworks:
         endpoint: Endpoint,
         ports: Bindings,
         name: str = "",
+        config: EndpointConfig | None = None,
     ) -> None:
         """See ``engine.ports.Networks.recover``. ``ports`` are the bindings that connect answered."""
         self._driver(network).adopt(network, endpoint)
+        policy = read_egress(network.options, config.driver_opts if config is not None else None)
+        if policy is not None:
+            self._egress.adopt(Restricted(container_id, network, endpoint, policy))
         published = tuple(published_as(endpoint, ports))
         self._publishing.adopt(published, name or container_id[:12])
         connection = Connection(network, endpoint, published, name)
@@ -141,6 +165,7 @@ class ContainerNetworks:
             servers=wish.servers,
             own_servers=wish.own_servers,
             forwards=not all(one.network.internal for one in self._connections[container_id]),
+            egress=self._egress.learns(container_id),
         )
         return self._resolver.path
 

@@ -10,13 +10,18 @@ from collections.abc import Callable
 from sampan.base.errors import NotFound
 from sampan.kernel import links
 from sampan.kernel.netlink import NetlinkSocket
+from sampan.kernel.nflog import Packet
 from sampan.kernel.nftables import NftSocket
 from sampan.model.network import IPAMPool, Network
 
 from .addresses import AUX_GATEWAY4, AUX_GATEWAY6, Subnets
 from .bridge import BridgeDriver
 from .driver import Driver
-from .errors import InvalidNetworkSetting
+from .egress.guard import EgressGuard, Restricted
+from .egress.policy import read_egress
+from .egress.refusals import Refusals
+from .egress.rules import LEARNT
+from .errors import EgressFailed, InvalidNetworkSetting
 from .firewall import Firewall
 from .ipam import DEFAULT_POOLS, IPNetwork, SubnetPools, parse_network
 from .networks import PREDEFINED as PREDEFINED
@@ -52,6 +57,10 @@ class NetworkStack:
         subnets = Subnets(subnet_pools(settings), read_host_id())
         alias = alias_of(instance)
         self._bridges = BridgeDriver(self._firewall, subnets, alias=alias, ip_forward=settings.ip_forward)
+        self._egress = EgressGuard(self.table, lambda: self._firewall.unavailable)
+        self.refused: Callable[[Restricted, Packet], None] = lambda who, packet: None
+        """Called with what the kernel did not let a container send."""
+        self._refusals = Refusals(self.table, self._tell_refused)
         self._resolver = Resolver(os.path.join(settings.run_dir, "resolver.sock"))
         self.drivers: dict[str, Driver] = {
             "bridge": self._bridges,
@@ -66,6 +75,7 @@ class NetworkStack:
             self._ports,
             host_address=settings.ip,
             resolver=self._resolver,
+            egress=self._egress,
             warn=warn,
         )
         """What the engine connects containers through."""
@@ -90,6 +100,7 @@ class NetworkStack:
             raise NotFound(
                 f'could not find plugin "{network.driver}" in v1 plugin registry: plugin not found'
             )
+        self._egress.require_possible(network, read_egress(network.options))
         made = driver.create(network)
         self._made[made.id] = made
         return made
@@ -104,13 +115,23 @@ class NetworkStack:
         """Every running container has been recovered: the firewall now holds exactly what is known."""
         self.containers.settle()
         try:
+            self._egress.settle()
+        except EgressFailed as error:
+            self._warn(error.message)
+        try:
             self._resolver.recover()
         except (OSError, ResolverFailed) as error:
             self._warn(f"names of containers are not resolved: {error}")
 
     def watch(self) -> None:
         """From now on repair what others do to the rules and bridges."""
-        watch = Watch(self.table, self._firewall.repair, self.repair_links)
+        self._egress.repaired = self._resolver.say_all
+        try:
+            self._refusals.begin()
+        except OSError as error:
+            self._warn(f"what containers are refused is not logged: {error.strerror}")
+        tables = {self.table: self._firewall.repair, self._egress.table: self._egress.repair}
+        watch = Watch(tables, self.repair_links, unwatched=LEARNT)
         try:
             watch.begin()
         except OSError as error:
@@ -124,6 +145,11 @@ class NetworkStack:
     def repair_links(self) -> bool:
         """Make bridges as they should be. Whether anything was wrong. Raises OSError."""
         return self._bridges.repair(self.containers.endpoints)
+
+    def _tell_refused(self, packet: Packet) -> None:
+        who = self._egress.at(packet.source)
+        if who is not None:
+            self.refused(who, packet)
 
     def warnings(self) -> list[str]:
         """For ``docker info``. Raises nothing."""
@@ -182,6 +208,7 @@ class NetworkStack:
             self._bridges.changed = lambda: None
             self._watch.close()
             self._watch = None
+        self._refusals.close()
         self._resolver.close()
         self._ports.close()
         self._firewall.close()
@@ -276,6 +303,8 @@ def remove_everything(instance: str = DEFAULT_BRIDGE) -> None:
     firewall.open()
     firewall.remove()
     firewall.close()
+    with contextlib.suppress(OSError):  # without nf_tables there is none
+        EgressGuard(table_of(instance)).remove()
     with NetlinkSocket() as route:
         for link in links.list_links(route):
             if link.kind == "bridge" and link.alias == alias_of(instance):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sampan.kernel.linkevents import LinkChanges
 from sampan.kernel.nftables import NftChanges
@@ -53,10 +53,16 @@ class Watch:
     """Open from :meth:`begin` to :meth:`close`, in the event loop's thread."""
 
     def __init__(
-        self, table: str, repair_rules: Callable[[], bool], repair_links: Callable[[], bool]
+        self,
+        repair_rules: Mapping[str, Callable[[], bool]],
+        repair_links: Callable[[], bool],
+        unwatched: Collection[str] = (),
     ) -> None:
-        self._table = table
-        self._rules = Repairs("the firewall's rules", repair_rules)
+        """``repair_rules`` by table; elements of the sets called ``unwatched`` are others' business."""
+        self._unwatched = unwatched
+        self._rules = {
+            table: Repairs(f"the firewall's table {table}", repair) for table, repair in repair_rules.items()
+        }
         self._links = Repairs("a network's bridge", repair_links)
         self._nft: NftChanges | None = None
         self._link: LinkChanges | None = None
@@ -64,7 +70,7 @@ class Watch:
     def begin(self) -> None:
         """Raises OSError: this kernel does not tell."""
         loop = asyncio.get_running_loop()
-        self._nft = NftChanges()
+        self._nft = NftChanges(self._unwatched)
         loop.add_reader(self._nft.fileno(), self._on_rules)
         self._link = LinkChanges()
         loop.add_reader(self._link.fileno(), self._on_links)
@@ -77,8 +83,9 @@ class Watch:
     def _on_rules(self) -> None:
         assert self._nft is not None
         tables = self._nft.foreign()
-        if tables is None or self._table in tables:
-            self._rules.soon()
+        for table, repairs in self._rules.items():
+            if tables is None or table in tables:
+                repairs.soon()
 
     def _on_links(self) -> None:
         assert self._link is not None
@@ -87,7 +94,7 @@ class Watch:
 
     def close(self) -> None:
         """Idempotent."""
-        for repairs in (self._rules, self._links):
+        for repairs in (*self._rules.values(), self._links):
             repairs.cancel()
         for changes in (self._nft, self._link):
             if changes is not None:

@@ -88,7 +88,8 @@ class Connections:
             network = self._networks.find(name)
             if network is not None:
                 ports = run.ports if name == leading.ports else {}
-                self._drivers.recover(record.id, network, endpoint, ports)
+                config = record.networks.get(name)
+                self._drivers.recover(record.id, network, endpoint, ports, config=config)
         self.naming.recover(record)
 
     def publish(self, record: Container, endpoints: Mapping[str, Endpoint], action: str) -> None:

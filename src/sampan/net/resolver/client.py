@@ -87,9 +87,11 @@ class Resolver:
         servers: Sequence[str],
         own_servers: bool,
         forwards: bool,
+        egress: Sequence[Message] = (),
     ) -> None:
         """What a container can ask for: ids of networks, names of its own for others (--link), and who is
-        asked for the rest of the world. ``own_servers`` are asked from the container's own namespace."""
+        asked for the rest of the world. ``own_servers`` are asked from the container's own namespace.
+        ``egress``: names whose addresses it may reach (messages.py)."""
         view: Message = {
             "do": "view",
             "container": container_id,
@@ -98,6 +100,7 @@ class Resolver:
             "servers": list(servers),
             "own_servers": own_servers,
             "forwards": forwards,
+            "egress": list(egress),
         }
         self._views[container_id] = view
         self._send(view)
@@ -131,7 +134,9 @@ class Resolver:
         if self._channel is None:
             connection = process.find(self.path, self._version) or process.start(self.path, self._version)
             self._channel = Channel(connection, self._died)
-            self._say_all()
+            self.say_all()
+            for container_id, pid in self._pids.items():
+                self._send_serve(container_id, pid)
 
     def recover(self) -> None:
         """Every running container is known again: tell the name server, or end one that nobody needs.
@@ -143,13 +148,13 @@ class Resolver:
             if connection is not None:
                 process.stop(connection)
 
-    def _say_all(self) -> None:
+    def say_all(self) -> None:
+        """Everything but who is served. What containers may reach because of answers is put into the kernel
+        again."""
         self._send({"do": "begin"})
         for message in (*self._networks.values(), *self._members.values(), *self._views.values()):
             self._send(message)
         self._send({"do": "commit"})
-        for container_id, pid in self._pids.items():
-            self._send_serve(container_id, pid)
 
     def _send_serve(self, container_id: str, pid: int) -> None:
         if self._channel is not None:

@@ -9,9 +9,11 @@
      "healthy": bool}
     {"do": "leave", "network": id, "endpoint": id}
     {"do": "view", "container": id, "networks": [...], "aliases": {...}, "servers": [...],
-     "own_servers": bool, "forwards": bool}
+     "own_servers": bool, "forwards": bool, "egress": [{"table": text, "address4": text, "address6": text,
+     "names": [[name, [protocol numbers], [first port, last port]], ...]}, ...]}
     {"do": "forget", "container": id}
-    {"do": "commit"}                         ... and what was not, is no more
+    {"do": "commit"}                         ... and what was not, is no more; what was
+                                             learnt for "egress" is put into nft's sets again
     {"do": "serve", "container": id}         with a pidfd; answered by {} or {"error": text}
     {"do": "status"}                         answered by {"version": text, "sandboxes": [ids], "networks": n}
     {"do": "stop"}

@@ -9,6 +9,7 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
 
+from .allowance import Allowance
 from .wire import AAAA, PTR, A, Malformed, Record, encode_name
 
 TTL_S = 5
@@ -87,7 +88,7 @@ class NetworkNames:
 class View:
     """What one container can ask for."""
 
-    __slots__ = ("aliases", "forwards", "networks", "own_servers", "servers")
+    __slots__ = ("aliases", "egress", "forwards", "networks", "own_servers", "servers")
 
     def __init__(self) -> None:
         self.networks: tuple[str, ...] = ()
@@ -100,6 +101,8 @@ class View:
         """They are the container's (--dns), and asked from its own namespace."""
         self.forwards = True
         """False in networks without a way out."""
+        self.egress: tuple[Allowance, ...] = ()
+        """Names whose addresses it may reach."""
 
 
 class Directory:
@@ -122,6 +125,10 @@ class Directory:
     def view(self, container_id: str) -> View:
         """Made when missing: a container may ask before the daemon has said what it sees."""
         return self.views.setdefault(container_id, View())
+
+    def allowances(self) -> set[Allowance]:
+        """Of all containers."""
+        return {one for view in self.views.values() for one in view.egress}
 
     def answer(self, view: View, name: str, kind: int) -> list[Record] | None:
         """The records of a name of ours, none when it has none of that kind; None: not ours."""
@@ -190,6 +197,7 @@ def view_of(
     *,
     own_servers: bool,
     forwards: bool,
+    egress: Iterable[Allowance] = (),
 ) -> View:
     made = View()
     made.networks = tuple(networks)
@@ -197,4 +205,5 @@ def view_of(
     made.servers = tuple(servers)
     made.own_servers = own_servers
     made.forwards = forwards
+    made.egress = tuple(egress)
     return made

@@ -17,7 +17,9 @@ import sys
 from collections.abc import Callable
 
 from . import wire
+from .allowance import allowance_of
 from .cache import AnswerCache
+from .learning import Learner
 from .messages import BadMessage, Message, decode, encode, receive
 from .names import Directory, View, member, view_of
 from .poller import Poller
@@ -37,6 +39,7 @@ class Server:
         self._version = version
         self._poller = poller
         self._forwarder = Forwarder(poller, AnswerCache())
+        self._learner = Learner()
         self._sandboxes: dict[str, Sandbox] = {}
         self._connections: set[socket.socket] = set()
         self._home_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -86,9 +89,12 @@ class Server:
             sandbox.in_flight -= 1
             if data is None:
                 data = wire.answer(question, [], limit_bytes, wire.SERVER_FAILURE)
+            elif (now := self.directory.views.get(sandbox.container_id)) is not None and now.egress:
+                self._learner.learn(now.egress, question.name, data, self._poller.now_s)
             reply(data if len(data) <= limit_bytes else wire.truncated(data, question))
 
-        space = sandbox.entered if view.own_servers else None
+        # what is restricted does not reach its name servers by itself
+        space = sandbox.entered if view.own_servers and not view.egress else None
         self._forwarder.ask(query, question, view.servers, space, done)
 
     # who is who
@@ -148,6 +154,8 @@ class Server:
             if action is None:
                 raise BadMessage(f"unknown: {what}")
             action(self._fresh or self.directory, message)
+            if self._fresh is None and (message.get("egress") or not self._learner.is_idle):
+                self._learner.keep_only(self.directory.allowances())
             if what == "forget":
                 self._end(self._sandboxes.get(str(message["container"])))
         return None
@@ -155,6 +163,8 @@ class Server:
     def _commit(self) -> None:
         if self._fresh is not None:
             self.directory, self._fresh = self._fresh, None
+            self._learner.keep_only(self.directory.allowances())
+            self._learner.again(self._poller.now_s)
             for container_id, sandbox in list(self._sandboxes.items()):
                 if container_id not in self.directory.views:
                     self._end(sandbox)
@@ -204,6 +214,7 @@ def _view(directory: Directory, message: Message) -> None:
         message["servers"],
         own_servers=bool(message["own_servers"]),
         forwards=bool(message["forwards"]),
+        egress=[allowance_of(one) for one in message.get("egress", ())],
     )
 
 

@@ -12,6 +12,7 @@ import socket
 from struct import Struct, error
 
 A = 1
+CNAME = 5
 SOA = 6
 PTR = 12
 AAAA = 28
@@ -227,6 +228,59 @@ def read_addresses(data: bytes) -> tuple[int, list[str]]:
     except (error, IndexError, ValueError) as cause:
         raise Malformed("truncated") from cause
     return flags & 0xF, found
+
+
+def addresses_of(data: bytes, name: str) -> list[tuple[int, bytes, int]]:
+    """Family, packed address and TTL in seconds of every address that an answer gives to ``name`` (lower
+    case), be it by other names that its CNAMEs lead to; the TTL is the lowest on the way. Records of names
+    that nobody was asked about do not count. Raises Malformed."""
+    aliases: dict[str, tuple[str, int]] = {}
+    found: list[tuple[str, int, bytes, int]] = []
+    try:
+        _, _, questions, answers, _, _ = _HEADER.unpack_from(data)
+        position = 12
+        for _ in range(questions):
+            position = _skip_name(data, position) + 4
+        for _ in range(answers):
+            owner, position = _read_name(data, position)
+            kind, _, ttl_s, length = _RECORD.unpack_from(data, position)
+            position += 10
+            if position + length > len(data):
+                raise Malformed("truncated")
+            if kind == CNAME:
+                aliases[owner] = _read_name(data, position)[0], ttl_s
+            elif kind in _FAMILIES and length == (4 if kind == A else 16):
+                found.append((owner, _FAMILIES[kind], data[position : position + length], ttl_s))
+            position += length
+    except (error, IndexError) as cause:
+        raise Malformed("truncated") from cause
+    lives = {name: 0xFFFFFFFF}
+    while (step := aliases.get(name)) is not None and step[0] not in lives:
+        lives[step[0]] = min(lives[name], step[1])
+        name = step[0]
+    return [
+        (family, packed, min(ttl_s, lives[owner])) for owner, family, packed, ttl_s in found if owner in lives
+    ]
+
+
+def _read_name(data: bytes, position: int) -> tuple[str, int]:
+    """Lower case, and where it ends; compressed ones point backwards only (RFC 1035, 4.1.4)."""
+    labels: list[bytes] = []
+    end = -1
+    size = 0
+    while length := data[position]:
+        if length >= _POINTER:
+            target = (length & 0x3F) << 8 | data[position + 1]
+            end = position + 2 if end < 0 else end
+            if target >= position:
+                raise Malformed("a name that points forwards")
+            position = target
+            continue
+        if length > 63 or (size := size + length + 1) > 254:
+            raise Malformed("a name that is too long")
+        labels.append(data[position + 1 : position + 1 + length])
+        position += 1 + length
+    return b".".join(labels).decode("latin-1").lower(), position + 1 if end < 0 else end
 
 
 def _skip_name(data: bytes, position: int) -> int:
