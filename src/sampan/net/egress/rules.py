@@ -6,7 +6,8 @@ is told at once (``reject``) and what is refused is logged; what passes here is 
 
 A container is told by its address. On a network that has a list itself (``guarded``) any other source is
 refused as well, so that a forged one is no way out. A packet is judged by where it really goes, which for a
-published port is the container behind it. Packets to the host itself are judged too, but for what keeps the
+published port is the container behind it. What never leaves a link is no concern: where br_netfilter is
+loaded it is seen here, too. Packets to the host itself are judged too, but for what keeps the
 link going (neighbour discovery), which no address filter understands.
 """
 
@@ -61,6 +62,8 @@ table inet {table} {{
         iifname @guarded goto host
     }}
     chain inside {{
+        ip daddr {{ 224.0.0.0/24, 255.255.255.255 }} accept
+        ip6 daddr {{ ff01::/16, ff02::/16, fe80::/10 }} accept
         ip saddr . ip daddr @inside4 accept
         ip6 saddr . ip6 daddr @inside6 accept
         goto judged
