@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.support.net_host import BRIDGE, HOST4, HOST6, OUTSIDE4, OUTSIDE6, Con
 from sampan.base.ids import new_id
 from sampan.kernel.netlink import set_loopback_up
 from sampan.kernel.nflog import Packet
+from sampan.kernel.nftables import Element, NftSocket
 from sampan.model.container import EndpointConfig
 from sampan.model.network import IPAMPool, NameWish, Network
 from sampan.net.egress.guard import Restricted
@@ -246,6 +248,25 @@ async def test_names_are_learnt_from_answers(host: Host, outside: Box) -> None:
         await until(lambda: learnt() == {})
     finally:
         upstream.close()
+
+
+def test_an_element_is_renewed_and_discarded(host: Host) -> None:
+    host.run("web", **restricted("none"))
+    key = socket.inet_aton("172.30.0.2") + socket.inet_aton("192.0.2.1") + b"\x06\0\0\0"
+    nft = NftSocket()
+    try:
+        for seconds in (100, 1000, 50):  # longer and shorter, and where there is none
+            nft.renew_elements(TABLE, [Element("learnt_protocol4", key, timeout_ms=seconds * 1000)])
+            left = learnt()["192.0.2.1 tcp"]
+            assert seconds - 30 < left <= seconds
+        gone = [Element("learnt_protocol4", key, timeout_ms=1000)]
+        nft.discard_elements(TABLE, gone)
+        nft.discard_elements(TABLE, gone)
+        assert learnt() == {}
+        with pytest.raises(FileNotFoundError):
+            nft.renew_elements(f"{TABLE}-other", gone)
+    finally:
+        nft.close()
 
 
 def flush_by_another_process() -> None:
