@@ -229,6 +229,14 @@ class Joining:
         client("run", "-d", "--name", name, "-p", f"{port}:80", BUSYBOX, "sh", "-c", serve)
         asking = ("--network", name, "--dns", "127.0.0.1")  # where nobody answers, which is told at once
         client("run", "-d", "--name", f"{name}-peer", *asking, BUSYBOX, "sleep", "1000")
+        eventually(self.serves, "it serves")
+
+    def serves(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=5) as page:
+                return bool(page.read() == b"page\n")
+        except OSError:
+            return False
 
     def networks(self) -> dict[str, str]:
         """Its addresses by network, as inspect has them."""
@@ -261,8 +269,7 @@ class Joining:
             if self.name in networks
             else ("Address: 1" not in answer)
         ), what
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=5) as page:
-            assert page.read() == b"page\n", what
+        assert self.serves(), what
 
     def end(self) -> None:
         self.client("rm", "-f", self.name, f"{self.name}-peer")
