@@ -14,6 +14,7 @@ from tests.support.eventually import eventually
 from tests.support.images import BUSYBOX
 
 pytestmark = pytest.mark.own_daemon
+EGRESS = "sampan.egress=192.0.2.0/24:80"
 ICC = "com.docker.network.bridge.enable_icc=false"
 SERVER = "mkdir /w; echo page > /w/index.html; httpd -p 127.0.0.1:99 -h /w; exec httpd -f -p 80 -h /w"
 
@@ -21,13 +22,14 @@ SERVER = "mkdir /w; echo page > /w/index.html; httpd -p 127.0.0.1:99 -h /w; exec
 @pytest.fixture(scope="module")
 def town(docker: Client) -> Iterator[str]:
     """The prefix of all names: web and db on back, which is internal; web and lone on front; q1 and q2 on a
-    network without ICC; plain on the default bridge."""
+    network without ICC; kept on one that lets only some things out."""
     own = f"t-{uuid.uuid4().hex[:8]}"
-    networks = {"back": ("--internal",), "front": (), "quiet": ("-o", ICC)}
+    networks = {"back": ("--internal",), "front": (), "quiet": ("-o", ICC), "walled": ("-o", EGRESS)}
     containers = {
         "db": ("--network", f"{own}-back"),
         "web": ("--network", f"{own}-back", "-p", "127.0.0.1::80"),
         "lone": ("--network", f"{own}-front"),
+        "kept": ("--network", f"{own}-walled"),
         "q1": ("--network", f"{own}-quiet"),
         "q2": ("--network", f"{own}-quiet"),
     }
@@ -63,6 +65,7 @@ def listens(docker: Client, name: str) -> bool:
         ("lone", "{own}-db:80", "({own}-lone: {own}-front; {own}-db: {own}-back): use network connect"),
         ("q1", "{own}-q2:80", "containers on {own}-quiet may not talk to each other"),
         ("db", "192.0.2.9", "(network is unreachable), because all of its networks are internal"),
+        ("kept", "192.0.2.9:81", "may not reach 192.0.2.9 port 81/tcp: its egress list on {own}-walled"),
         ("web", "{own}-off", "{own}-off is created: start it"),
         ("lone", "127.0.0.1:98", "nothing listens on 98/tcp in {own}-lone"),
     ],

@@ -10,6 +10,7 @@ from sampan.cli.failure import Failure
 from sampan.engine.network.trace import Trace, explain
 from sampan.engine.network.trace_facts import Facts, Listener, NetworkState, Place, Published, Side
 from sampan.kernel.sockettable import CONNECTED, LISTENING, read_sockets
+from sampan.net.egress.policy import allows, parse_policy
 from sampan.net.probes import Answer, Way
 
 FRONT, BACK = NetworkState(name="front", device="br-f"), NetworkState(name="back", device="br-b")
@@ -303,6 +304,14 @@ REACHED = {
             DB, published=(Published(protocol="tcp", port=5432, host_address="0.0.0.0", host_port=8080),)
         ),
     ),
+    "its own published port": changed(
+        HOST,
+        target=side(
+            WEB,
+            listening=hears("0.0.0.0", 80),
+            published=(Published(protocol="tcp", port=80, host_address="0.0.0.0", host_port=8080),),
+        ),
+    ),
     "a program of the host": changed(HOST, host_listening=hears("172.17.0.1", 8080)),
     "itself": changed(
         WORKING,
@@ -362,3 +371,25 @@ def test_socket_tables_are_read() -> None:
     assert mapped == connected
     assert six[1:3] == ("fd00::2", 53)
     assert [row.state for row in read_sockets("udp", [table[1].replace(" 0A ", " 07 ")])] == [LISTENING]
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "name", "protocol", "port", "expected"),
+    [
+        ("none", "192.0.2.1", "", "tcp", 80, False),
+        ("192.0.2.0/24", "192.0.2.1", "", "tcp", 80, True),
+        ("192.0.2.0/24", "192.0.2.1", "", "tcp", 0, True),
+        ("192.0.2.0/24:80", "192.0.2.1", "", "udp", 80, True),
+        ("192.0.2.0/24:80/tcp", "192.0.2.1", "", "udp", 80, False),
+        ("192.0.2.0/24:80-90/tcp", "192.0.2.1", "", "tcp", 91, False),
+        ("192.0.2.0/24:80", "192.0.2.1", "", "tcp", 0, False),
+        ("[fd00::/8]", "192.0.2.1", "", "tcp", 80, False),
+        ("example.org:443", "192.0.2.1", "Example.org.", "tcp", 443, True),
+        ("*.example.org:443", "192.0.2.1", "example.org", "tcp", 443, False),
+        ("example.org:443", "192.0.2.1", "192.0.2.1", "tcp", 443, False),
+    ],
+)
+def test_what_an_egress_list_allows(
+    text: str, address: str, name: str, protocol: str, port: int, expected: bool
+) -> None:
+    assert allows(parse_policy(text), address, name, protocol, port) is expected

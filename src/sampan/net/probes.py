@@ -136,7 +136,8 @@ def _ask_for(server: str, name: str, kind: int, wait_s: float) -> tuple[int, lis
         while True:
             data = asking.recv(wire.LARGEST_UDP_BYTES)
             if data[:2] == question[:2]:
-                return wire.read_addresses(data)
+                found = wire.addresses_of(data, name.lower().rstrip("."))
+                return wire.code_of(data), [socket.inet_ntop(one, packed) for one, packed, _ in found]
 
 
 def call(pid: int, address: str, port: int, wait_s: float) -> str:

@@ -26,6 +26,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """``host``, ``none``, or "" for one with networks."""
     endpoints: Mapping[str, Endpoint] = {}
     """By network name; of a container that shares another one's namespace the other one's."""
+    driver_options: Mapping[str, Mapping[str, str]] = {}
+    """Of the endpoints, by network name."""
     published: tuple[Published, ...] = ()
     shares: str = ""
     """Id of the container whose namespace it uses; "" for its own."""
@@ -57,6 +59,7 @@ def _seen(entry: Entry, known: Mapping[str, Entry]) -> Seen:
         pid=entry.life.pid,
         mode=mode if mode in ("host", "none") else "",
         endpoints={} if mode in ("host", "none") else run.endpoints,
+        driver_options={name: one.driver_opts or {} for name, one in owner.record.networks.items()},
         published=tuple(_published(run)),
         shares=owner.id if owner is not entry else "",
     )

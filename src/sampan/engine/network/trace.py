@@ -99,9 +99,12 @@ def _both_run(facts: Facts) -> bool:
 
 def _same_namespace(facts: Facts) -> bool:
     target = facts.target
+    is_own = bool(facts.ways) and facts.ways[0].is_own
+    if facts.is_host and not is_own:
+        return False  # be it to a port that the caller itself publishes
     if target is not None and target.namespace and target.namespace == facts.source.namespace:
         return True
-    return bool(facts.ways) and facts.ways[0].is_own and facts.source.mode != "host"
+    return is_own and facts.source.mode != "host"
 
 
 def _containers(facts: Facts) -> Iterator[Step]:

@@ -18,6 +18,8 @@ from sampan.kernel.netlink import NetlinkSocket
 from sampan.kernel.sockettable import LISTENING, list_sockets
 from sampan.model.network import Network
 from sampan.net import probes
+from sampan.net.egress.policy import allows, read_egress
+from sampan.net.ipam import parse_network
 from sampan.net.networks import has_names
 from sampan.net.options import BridgeOptions, read_bridge_options
 from sampan.net.probes import Answer, Way
@@ -167,7 +169,25 @@ class _Work:
             forwards=_forwards(":" in facts.address),
             host_way_problem=own.problem if own is not None else "",
         )
-        return msgspec.structs.replace(facts, attempt=_attempt(source, target, facts))
+        refusal = self._refusal(facts, source, target)
+        return msgspec.structs.replace(facts, refusal=refusal, attempt=_attempt(source, target, facts))
+
+    def _refusal(self, facts: Facts, source: Seen, target: Seen | None) -> str:
+        """What the egress list of the way's network or endpoint says against it. An address that a name has
+        brought may be reached by itself as well, which only the attempt shows."""
+        way = facts.ways[0] if facts.ways else Way(address="", problem="none")
+        on = next((one.network for one in facts.source.places if one.interface == way.interface), "")
+        network = self._networks.get(on)
+        if network is None or way.problem or way.is_own:
+            return ""
+        policy = read_egress(network.options, source.driver_options.get(on, {}))
+        address, port = _really(facts, target)
+        inside = any(ipaddress.ip_address(address) in parse_network(pool.subnet) for pool in network.pools)
+        if policy is None or inside or allows(policy, address, facts.host, facts.protocol, port):
+            return ""
+        listed = ", ".join(map(str, policy)) or "nothing"
+        where = f"{address} port {port}/{facts.protocol}" if port else address
+        return f"{source.name} may not reach {where}: its egress list on {on} has {listed}"
 
     def _look_up(self, source: Seen, name: str, target: Seen | None) -> Answer:
         """As a program in the container would: its hosts file, then its first name server."""
@@ -268,6 +288,15 @@ def _attempt(source: Seen, target: Seen | None, facts: Facts) -> str:
     if not facts.port:
         return probes.ping(source.pid, facts.address, wait_s)
     return probes.call(source.pid, facts.address, facts.port, wait_s) if facts.protocol == "tcp" else ""
+
+
+def _really(facts: Facts, target: Seen | None) -> tuple[str, int]:
+    """Address and port behind a published port."""
+    for port in target.published if facts.is_host and target is not None else ():
+        if (port.protocol, port.host_port) == (facts.protocol, facts.port) and target is not None:
+            behind = [text for text in target.addresses() if (":" in text) == (":" in facts.address)]
+            return (behind or [facts.address])[0], port.port
+    return facts.address, facts.port
 
 
 def _addresses_for(source: Seen, target: Seen) -> list[str]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from ..errors import InvalidNetworkSetting
 from ..ipam import IPNetwork
+from ..resolver.allowance import matches
 
 OPTION_EGRESS = "sampan.egress"
 NOTHING = "none"
@@ -79,6 +80,23 @@ def read_egress(network: Mapping[str, str], endpoint: Mapping[str, str] | None =
 def restricts(network: Mapping[str, str]) -> bool:
     """Whether the network itself has a list, which counts for whoever has none of its own."""
     return network.get(OPTION_EGRESS, "").strip() not in ("", EVERYTHING)
+
+
+def allows(policy: Policy, address: str, name: str, protocol: str, port: int) -> bool:
+    """Whether an address that ``name`` stands for ("" for none) may be reached; port 0 is an echo request."""
+    found = ipaddress.ip_address(address)
+    for entry in policy:
+        if port == 0 and (entry.protocol or entry.ports is not None):
+            continue
+        if entry.protocol not in ("", protocol):
+            continue
+        if entry.ports is not None and not entry.ports[0] <= port <= entry.ports[1]:
+            continue
+        if entry.subnet is not None and found in entry.subnet:
+            return True
+        if entry.name and matches(entry.name, name.lower().removesuffix(".")):
+            return True
+    return False
 
 
 def parse_policy(text: str) -> Policy:

@@ -210,24 +210,11 @@ def make_query(id_: int, name: str, kind: int) -> bytes:
     return _HEADER.pack(id_, _RECURSION_DESIRED, 1, 0, 0, 0) + question
 
 
-def read_addresses(data: bytes) -> tuple[int, list[str]]:
-    """The code of an answer, and the addresses among its records. Raises Malformed."""
-    found: list[str] = []
-    try:
-        _, flags, questions, answers, _, _ = _HEADER.unpack_from(data)
-        position = 12
-        for _ in range(questions):
-            position = _skip_name(data, position) + 4
-        for _ in range(answers):
-            position = _skip_name(data, position)
-            kind, _, _, length = _RECORD.unpack_from(data, position)
-            packed = data[position + 10 : position + 10 + length]
-            if kind in _FAMILIES:
-                found.append(socket.inet_ntop(_FAMILIES[kind], packed))
-            position += 10 + length
-    except (error, IndexError, ValueError) as cause:
-        raise Malformed("truncated") from cause
-    return flags & 0xF, found
+def code_of(data: bytes) -> int:
+    """Of an answer: NO_ERROR, NO_SUCH_NAME, ... Raises Malformed."""
+    if len(data) < 12:
+        raise Malformed("truncated")
+    return data[3] & 0xF
 
 
 def addresses_of(data: bytes, name: str) -> list[tuple[int, bytes, int]]:
