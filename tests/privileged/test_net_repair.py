@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 from tests.support.net_boxes import Box, ask, own_namespace, refused, wire_outside
 from tests.support.net_host import BRIDGE, HOST4, OUTSIDE4, Host, elements
 
+from sampan.base.ids import new_id
 from sampan.kernel import links
 from sampan.kernel.linkevents import LinkChanges
 from sampan.kernel.netlink import NetlinkSocket
 from sampan.kernel.nftables import NftChanges, NftSocket, run_ruleset
+from sampan.model.network import Network
+from sampan.net.firewall import Firewall
 
 pytestmark = [
     pytest.mark.root,
@@ -190,3 +194,34 @@ def test_the_hosts_rules_have_their_say_when_it_is_wanted(host: Host, outside: B
     # the host itself and containers are not asked
     assert ask("127.0.0.1", 8081, timeout_s=0.9) == "172.30.0.1"
     assert host.run("other").box.run(lambda: ask("172.30.0.1", 8081, timeout_s=0.9))
+
+
+def shown_table(host: Host) -> list[str]:
+    shown = subprocess.run(
+        ["nft", "list", "table", "inet", host.stack.table], capture_output=True, text=True, check=True
+    ).stdout
+    return sorted(shown.replace(",", "\n").split())
+
+
+def test_networks_come_and_go_without_loading_the_rules_anew(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.start()
+    before = shown_table(host)
+    with monkeypatch.context() as patched:
+        patched.setattr(Firewall, "rebuild", lambda self: pytest.fail("all rules were loaded again"))
+        made = [
+            host.stack.ensure(
+                Network(id=new_id(), name=f"n{n}", driver="bridge", created_ns=1, enable_ipv6=True, **kind)
+            )
+            for n, kind in enumerate([{}, {"internal": True}, {}])
+        ]
+    added = shown_table(host)
+    assert added != before
+    host.stack._firewall.rebuild()
+    assert shown_table(host) == added
+    with monkeypatch.context() as patched:
+        patched.setattr(Firewall, "rebuild", lambda self: pytest.fail("all rules were loaded again"))
+        for network in made:
+            host.stack.remove(network)
+    assert shown_table(host) == before

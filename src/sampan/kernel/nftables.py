@@ -46,6 +46,9 @@ class Element(NamedTuple):
     """The last key of a range, in sets with ``flags interval`` whose keys are concatenations (Linux 5.6)."""
     timeout_ms: int = 0
     """After which the kernel removes it, in sets with ``flags timeout``; 0: never."""
+    ends: bool = False
+    """Behind the last key of a range, in sets with ``flags interval`` whose keys have one part: there a range
+    is two elements."""
 
 
 NETLINK_NETFILTER = 12
@@ -74,9 +77,11 @@ NFTA_LIST_ELEM = 1
 NFTA_SET_ELEM_KEY = 1
 NFTA_SET_ELEM_DATA = 2
 NFTA_SET_ELEM_TIMEOUT = 4
+NFTA_SET_ELEM_FLAGS = 3
 NFTA_SET_ELEM_KEY_END = 10
 NFTA_GEN_PROC_PID = 2
 NFTA_DATA_VALUE = 1
+NFT_SET_ELEM_INTERVAL_END = 1
 
 NF_INET_FORWARD = 2
 NF_DROP = 0
@@ -193,6 +198,8 @@ def _encode(element: Element) -> bytes:
         parts.append(nested(NFTA_SET_ELEM_DATA, attribute(NFTA_DATA_VALUE, element.data)))
     if element.timeout_ms:
         parts.append(attribute(NFTA_SET_ELEM_TIMEOUT, _U64_BE.pack(element.timeout_ms)))
+    if element.ends:
+        parts.append(attribute(NFTA_SET_ELEM_FLAGS, _U32_BE.pack(NFT_SET_ELEM_INTERVAL_END)))
     return nested(NFTA_LIST_ELEM, *parts)
 
 

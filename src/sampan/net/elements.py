@@ -1,4 +1,4 @@
-"""Published ports as elements of the maps and sets of our table."""
+"""Published ports and bridges as elements of the maps and sets of our table."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from struct import Struct
 from sampan.kernel.nftables import Element
 
 from .ports import PublishedPort
+from .ruleset import BridgeRules, memberships
 
 _PORT = Struct(">HH")
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _SHORTEST_RANGE = 2
+_NAME_BYTES = 16  # IFNAMSIZ
 
 
 def elements_of(published: Iterable[PublishedPort]) -> list[Element]:
@@ -60,3 +62,24 @@ def element_of(published: PublishedPort) -> Element:
     data = socket.inet_pton(family, published.address) + _PORT.pack(published.port, 0)
     name = f"publish{host.version}" if host.is_unspecified else f"publish{host.version}_at"
     return Element(name, key, data)
+
+
+def elements_of_bridge(bridge: BridgeRules) -> list[Element]:
+    """The same as :func:`.ruleset.render_rules` writes of it."""
+    elements: list[Element] = []
+    for name, member in memberships(bridge):
+        if name.startswith("subnets"):
+            elements += _range_of(name, member)
+        else:
+            key = member.encode().ljust(_NAME_BYTES, b"\0")
+            elements.append(Element(name, key * 2 if name == "talking" else key))
+    return elements
+
+
+def _range_of(name: str, subnet: str) -> list[Element]:
+    network = ipaddress.ip_network(subnet)
+    found = [Element(name, network.network_address.packed)]
+    last = int(network.broadcast_address) + 1
+    if last >> network.max_prefixlen == 0:  # else it reaches to the end of all addresses
+        found.append(Element(name, last.to_bytes(network.max_prefixlen // 8, "big"), ends=True))
+    return found

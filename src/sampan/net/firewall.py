@@ -13,7 +13,7 @@ from sampan.kernel.conntrack import forget_flows
 from sampan.kernel.links import has_bridge_netfilter6
 from sampan.kernel.nftables import Element, NftSocket, run_ruleset
 
-from .elements import PROTOCOLS, elements_of
+from .elements import PROTOCOLS, elements_of, elements_of_bridge
 from .errors import PublishFailed
 from .ports import PublishedPort
 from .ruleset import REMOVAL, BridgeRules, render_quiet, render_rules
@@ -26,6 +26,17 @@ def forget_datagrams(published: Iterable[PublishedPort]) -> None:
     if ports:
         with suppress(OSError):
             forget_flows(PROTOCOLS["udp"], ports)
+
+
+def _elements_of(published: Iterable[PublishedPort], respect: bool) -> list[Element]:
+    elements = elements_of(published)
+    if respect:
+        elements += [
+            one._replace(name=f"listed_{one.name}", data=b"")
+            for one in elements
+            if not one.name.startswith("open")
+        ]
+    return elements
 
 
 class Firewall:
@@ -53,29 +64,37 @@ class Firewall:
             self._give_up(error)
 
     def add_bridge(self, rules: BridgeRules) -> None:
+        """Or change what is known of it."""
+        before = self._bridges.get(rules.name)
         self._bridges[rules.name] = rules
-        if self._settled:
-            self.rebuild()
+        self._change_bridge(before, rules)
 
     def remove_bridge(self, name: str) -> None:
         """Idempotent."""
-        if self._bridges.pop(name, None) is not None and self._settled:
+        before = self._bridges.pop(name, None)
+        if before is not None:
+            self._change_bridge(before, None)
+
+    def _change_bridge(self, before: BridgeRules | None, after: BridgeRules | None) -> None:
+        """In the sets of the table that is there, so that a network costs the same however many there are."""
+        if not self._settled or self._socket is None:
+            return
+        if any(one is not None and not one.talking for one in (before, after)):
+            self.rebuild()  # the table of the bridge family may come or go
+            return
+        old = elements_of_bridge(before) if before is not None else []
+        new = elements_of_bridge(after) if after is not None else []
+        try:
+            self._socket.delete_elements(self.table, [one for one in old if one not in new])
+            self._socket.add_elements(self.table, [one for one in new if one not in old])
+        except OSError:
+            # there is no table yet, or somebody has changed it
             self.rebuild()
 
     def adopt(self, published: Iterable[PublishedPort]) -> None:
         """Ports of a running container found after a restart; in force with :meth:`settle`."""
-        self._keep(self._elements_of(published))
+        self._keep(_elements_of(published, self._respect))
         self._settled = False
-
-    def _elements_of(self, published: Iterable[PublishedPort]) -> list[Element]:
-        elements = elements_of(published)
-        if self._respect:
-            elements += [
-                one._replace(name=f"listed_{one.name}", data=b"")
-                for one in elements
-                if not one.name.startswith("open")
-            ]
-        return elements
 
     def _keep(self, elements: Iterable[Element]) -> None:
         self._elements.update({(element.name, element.key): element for element in elements})
@@ -92,7 +111,7 @@ class Firewall:
         self._require_available()
         self.settle()
         self._require_available()
-        elements = self._elements_of(published)
+        elements = _elements_of(published, self._respect)
         try:
             self._add(elements)
         except OSError as error:
@@ -113,7 +132,7 @@ class Firewall:
 
     def withdraw(self, published: Sequence[PublishedPort]) -> None:
         """Idempotent. Raises PublishFailed when the kernel refuses even to rebuild the table."""
-        elements = self._elements_of(published)
+        elements = _elements_of(published, self._respect)
         gone = [element for element in elements if self._elements.pop(element[:2], None) is not None]
         if not gone or self.unavailable or not self._settled:
             return

@@ -6,6 +6,7 @@ address is not used again at once: neighbours and connection tracking may still 
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable, Sequence
 
@@ -28,8 +29,10 @@ DEFAULT_POOLS: SubnetPools = (
 uses), where Docker Engine has no more (for-linux#599)."""
 
 
+@functools.lru_cache(maxsize=8192)
 def parse_network(text: str) -> IPNetwork:
-    """``172.17.0.0/16``; host bits are dropped. Raises InvalidNetworkSetting."""
+    """``172.17.0.0/16``; host bits are dropped. Remembered, because choosing a subnet looks at all routes and
+    addresses of the host each time. Raises InvalidNetworkSetting."""
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError as error:
@@ -38,14 +41,13 @@ def parse_network(text: str) -> IPNetwork:
 
 def choose_subnet(taken: Iterable[IPNetwork], pools: SubnetPools = DEFAULT_POOLS) -> IPNetwork:
     """The first subnet that overlaps nothing taken. Raises PoolExhausted."""
-    used = list(taken)
+    spans: dict[int, set[tuple[int, int]]] = {4: set(), 6: set()}
+    for other in set(taken):
+        spans[other.version].add((int(other.network_address), int(other.broadcast_address)))
+    ordered = {version: sorted(found) for version, found in spans.items()}
     for pool, prefix in pools:
-        spans = sorted(
-            (int(other.network_address), int(other.broadcast_address))
-            for other in used
-            if other.version == pool.version
-        )
-        free = _first_free(int(pool.network_address), int(pool.broadcast_address), pool, prefix, spans)
+        low, high = int(pool.network_address), int(pool.broadcast_address)
+        free = _first_free(low, high, pool, prefix, ordered[pool.version])
         if free is not None:
             return free
     raise PoolExhausted("all predefined address pools have been fully subnetted")

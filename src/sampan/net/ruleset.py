@@ -38,7 +38,22 @@ class BridgeRules:
     internal: bool = False
     """Nothing gets out of it, and nothing in."""
     subnets: tuple[str, ...] = ()
+    segments: tuple[str, ...] = ()
+    """Bridges tied to it because one takes 1,023 ports only."""
 
+
+BRIDGE_SETS = (
+    "bridges",
+    "masqueraded4",
+    "masqueraded6",
+    "unprotected4",
+    "unprotected6",
+    "internal",
+    "talking",
+    "segments",
+    "subnets4",
+    "subnets6",
+)
 
 NO_BRIDGE_TABLE = """
 add table bridge {table}
@@ -59,6 +74,7 @@ table inet {table} {{
     set open6 {{ type ipv6_addr . inet_proto . inet_service; }}
     set internal {{ type ifname; {internal} }}
     set talking {{ type ifname . ifname; {talking} }}
+    set segments {{ type ifname; {segments} }}
     set subnets4 {{ type ipv4_addr; flags interval; {subnets4} }}
     set subnets6 {{ type ipv6_addr; flags interval; {subnets6} }}
     map publish4 {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
@@ -73,6 +89,7 @@ table inet {table} {{
     chain guard {{
         type filter hook prerouting priority raw; policy accept;
         iifname != "lo" ip daddr 127.0.0.0/8 counter drop comment "loopback is never reached from outside"
+        {segments_bridged}
     }}
     chain published {{
         {refuse_loopback6}
@@ -125,6 +142,15 @@ table inet {table} {{
     {respect}
 }}
 """
+
+SEGMENTS_BRIDGED = """
+        iifname @segments meta nfproto ipv4 fib daddr type != local notrack
+        iifname @segments meta nfproto ipv6 notrack
+"""
+"""With br_netfilter a packet that crosses two bridges of one network meets these rules twice. Only one of
+them may track it: the second, or for what is sent to the host's IPv4 addresses the first. A published port of
+a neighbour on the same segment is then reached by the host's routing, for a bridge never sends a packet back
+through the port it came by. IPv6, which segments do not have, cannot do this."""
 
 RESPECT = """
     set listed_publish4 { type inet_proto . inet_service; }
@@ -206,23 +232,42 @@ def render_rules(
     Without ``loopback6`` published ports are refused at ``::1``: br_netfilter would translate the answers
     back too early, and IPv6 refuses ``::1`` from a bridge.
     """
-    known = list(bridges)
-    subnets = [subnet for bridge in known for subnet in bridge.subnets]
+    members: dict[str, list[str]] = {name: [] for name in BRIDGE_SETS}
+    for bridge in bridges:
+        for name, member in memberships(bridge):
+            members[name].append(_quoted(name, member))
     return RULES.format(
         table=table,
-        bridges=_elements(f'"{bridge.name}"' for bridge in known),
-        masqueraded4=_elements(f'"{bridge.name}"' for bridge in known if bridge.masquerade4),
-        masqueraded6=_elements(f'"{bridge.name}"' for bridge in known if bridge.masquerade6),
-        unprotected4=_elements(f'"{bridge.name}"' for bridge in known if bridge.unprotected4),
-        unprotected6=_elements(f'"{bridge.name}"' for bridge in known if bridge.unprotected6),
-        internal=_elements(f'"{bridge.name}"' for bridge in known if bridge.internal),
         arriving="judged" if respect else "published",
         respect=RESPECT if respect else "",
         refuse_loopback6="" if loopback6 else "ip6 daddr ::1 return",
-        talking=_elements(f'"{bridge.name}" . "{bridge.name}"' for bridge in known if bridge.talking),
-        subnets4=_elements(subnet for subnet in subnets if ":" not in subnet),
-        subnets6=_elements(subnet for subnet in subnets if ":" in subnet),
+        segments_bridged="" if loopback6 else SEGMENTS_BRIDGED,
+        **{name: _elements(listed) for name, listed in members.items()},
     )
+
+
+def memberships(bridge: BridgeRules) -> list[tuple[str, str]]:
+    """(set, member) for everything that the sets of bridges hold of this one; in ``talking`` a name stands
+    for the pair of it and itself."""
+    wanted = {
+        "bridges": True,
+        "masqueraded4": bridge.masquerade4,
+        "masqueraded6": bridge.masquerade6,
+        "unprotected4": bridge.unprotected4,
+        "unprotected6": bridge.unprotected6,
+        "internal": bridge.internal,
+        "talking": bridge.talking,
+    }
+    held = [(name, bridge.name) for name, is_held in wanted.items() if is_held]
+    held += [("subnets6" if ":" in subnet else "subnets4", subnet) for subnet in bridge.subnets]
+    held += [("segments", segment) for segment in bridge.segments]
+    return held + [("internal", segment) for segment in bridge.segments if bridge.internal]
+
+
+def _quoted(name: str, member: str) -> str:
+    if name.startswith("subnets"):
+        return member
+    return f'"{member}" . "{member}"' if name == "talking" else f'"{member}"'
 
 
 def render_quiet(table: str, bridges: Iterable[BridgeRules]) -> str:
