@@ -73,6 +73,8 @@ def test_what_is_no_list_is_named(text: str, word: str, why: str) -> None:
 def test_a_list_has_an_end() -> None:
     with pytest.raises(InvalidNetworkSetting, match="more than 8192 characters"):
         parse_policy("10.0.0.1 " * 1000)
+    with pytest.raises(InvalidNetworkSetting, match="more than 256 entries"):
+        parse_policy("a " * 257)
 
 
 def test_an_endpoint_has_a_list_of_its_own() -> None:

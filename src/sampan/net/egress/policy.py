@@ -25,8 +25,8 @@ OPTION_EGRESS = "sampan.egress"
 NOTHING = "none"
 EVERYTHING = "any"
 PROTOCOLS = ("tcp", "udp")
-MOST_CHARACTERS = 8192
-"""Of a list: all of a container's fit into one message to the name server."""
+MOST_CHARACTERS, MOST_ENTRIES = 8192, 256
+"""Of a list: those of a container on many networks fit into one message to the name server."""
 MOST_PORTS_OF_A_NAME = 64
 """Each is an element of its own for every address of the name."""
 LAST_PORT = 65535
@@ -104,6 +104,8 @@ def parse_policy(text: str) -> Policy:
     if len(text) > MOST_CHARACTERS:
         raise InvalidNetworkSetting(f"{OPTION_EGRESS}: more than {MOST_CHARACTERS} characters")
     words = [word for word in _SEPARATORS.split(text) if word]
+    if len(words) > MOST_ENTRIES:
+        raise InvalidNetworkSetting(f"{OPTION_EGRESS}: more than {MOST_ENTRIES} entries: use larger subnets")
     if words == [NOTHING]:
         return ()
     return tuple(dict.fromkeys(_parse_entry(word) for word in words))
