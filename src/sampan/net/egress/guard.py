@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,10 +67,15 @@ class EgressGuard:
         """In force when it returns, at the latest with :meth:`settle`. Raises EgressFailed; nothing is
         changed then. An endpoint that is restricted already gets the new list."""
         before = self._restricted.get(restricted.endpoint.endpoint_id)
+        guarded = self._guarded()
         self._forget(restricted.endpoint.endpoint_id)
         self._keep(restricted)
+        elements = self._elements[restricted.endpoint.endpoint_id]
         try:
-            self._load()
+            if before is not None:
+                self._load()
+            else:
+                self._apply(lambda nft: nft.add_elements(self.table, elements, exclusive=False), guarded)
         except OSError as error:
             self._forget(restricted.endpoint.endpoint_id)
             if before is not None:
@@ -102,9 +108,10 @@ class EgressGuard:
         """Its address may be another container's next. Idempotent. Raises EgressFailed."""
         if endpoint_id not in self._restricted:
             return
+        guarded, elements = self._guarded(), self._elements[endpoint_id]
         self._forget(endpoint_id)
         try:
-            self._load()
+            self._apply(lambda nft: nft.delete_elements(self.table, elements), guarded)
         except OSError as error:
             raise EgressFailed(f"cannot lift a container's restrictions: {error.strerror}") from error
 
@@ -128,6 +135,21 @@ class EgressGuard:
         self._load()
         self.repaired()
         return True
+
+    def _apply(self, change: Callable[[NftSocket], None], guarded: list[str]) -> None:
+        """One container more or less: its elements alone, whatever the number of others; all of it where
+        that does not do. ``guarded`` are those before. Raises OSError."""
+        if self._settled and self._restricted and guarded == self._guarded():
+            nft = NftSocket()
+            try:
+                change(nft)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+            finally:
+                nft.close()
+        self._load()
 
     def _load(self) -> None:
         """All of it in one transaction: no packet ever meets a half of it."""
