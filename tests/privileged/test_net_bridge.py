@@ -508,3 +508,66 @@ def test_a_process_that_has_ended_cannot_be_connected(host: Host) -> None:
 def _default_gateways() -> list[str]:
     shown = subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout
     return [line.split()[2] for line in shown.splitlines() if line.startswith("default")]
+
+
+def test_more_endpoints_than_one_bridge_takes(host: Host) -> None:
+    host.start(ports_per_bridge=2)
+    made = [host.run("c0", {"80/tcp": "8080"}), *(host.run(f"c{n}") for n in range(1, 4))]
+    made.append(host.run("c4", {"80/tcp": "8084"}))
+    segments = {f"{kind}{n}-{host.network.id[:10]}" for kind in ("bs", "bu", "bd") for n in (1, 2)}
+    assert link_names() >= segments
+    for one in made:
+        one.box.serve("0.0.0.0", 80)
+
+    def all_reach() -> None:
+        for asking in made:
+            for asked in made:
+                assert asking.box.run(lambda asked=asked: ask(asked.ip, 80)) == asking.ip  # type: ignore[misc]
+            for port in (8080, 8084):
+                assert asking.box.run(lambda port=port: ask("172.30.0.1", port)) == "172.30.0.1"  # type: ignore[misc]
+        assert ask("127.0.0.1", 8084) == "172.30.0.1"
+
+    all_reach()
+    with NetlinkSocket() as route:
+        links.delete_link(route, f"bs1-{host.network.id[:10]}")
+        links.delete_link(route, f"bu2-{host.network.id[:10]}")
+    assert host.stack.repair_links()
+    assert not host.stack.repair_links()
+    all_reach()
+    with NetlinkSocket() as route:
+        links.delete_link(route, BRIDGE)
+    assert host.stack.repair_links()
+    all_reach()
+    host.stack.remove(host.network)
+    assert not link_names() & {BRIDGE, *segments}
+
+
+def test_a_network_of_silent_containers_has_one_bridge(host: Host) -> None:
+    host.start(ports_per_bridge=1, icc=False)
+    host.run("first")
+    with pytest.raises(DeviceFailed, match="at most 1 containers"):
+        host.run("second")
+    host.stack.containers.disconnect("first")
+    host.run("second")
+
+
+def test_segments_are_found_again_by_the_next_daemon(host: Host) -> None:
+    host.start(ports_per_bridge=1)
+    made = {name: host.run(name) for name in ("first", "second")}
+    host.stack.let_go()
+    host.start(host.network.id, ports_per_bridge=1)
+    for name, one in made.items():
+        host.stack.containers.recover(name, host.network, one.endpoint, {})
+    host.stack.settle()
+    assert not host.stack.repair_links()
+    segment = f"bs1-{host.network.id[:10]}"
+    with NetlinkSocket() as route:
+        links.delete_link(route, segment)
+    assert host.stack.repair_links()
+    made["second"].box.serve(made["second"].ip, 80)
+    assert made["first"].box.run(lambda: ask(made["second"].ip, 80)) == made["first"].ip
+    host.run("third")  # both bridges are full
+    assert f"bs2-{host.network.id[:10]}" in link_names()
+    host.stack.containers.disconnect("second")
+    host.run("fourth")
+    assert f"bs3-{host.network.id[:10]}" not in link_names()

@@ -23,6 +23,8 @@ from .netlink import (
     IFLA_LINKINFO,
     IFLA_MASTER,
     IFLA_MTU,
+    IFLA_NUM_RX_QUEUES,
+    IFLA_NUM_TX_QUEUES,
     NLM_F_CREATE,
     NLM_F_EXCL,
     RT_TABLE_MAIN,
@@ -30,14 +32,18 @@ from .netlink import (
     RTM_NEWLINK,
     RTM_NEWROUTE,
     RTPROT_BOOT,
+    VETH_INFO_PEER,
     NetlinkSocket,
     Request,
     address_request,
     attribute,
     attribute_text,
     attribute_u32,
+    hairpin_request,
+    has_bridge_netfilter,
     link_body,
     nested,
+    no_link_local_request,
     parse_attributes,
 )
 
@@ -160,6 +166,22 @@ def create_stand_in(route: NetlinkSocket, name: str, alias: str) -> None:
     _finish(route, name, alias)
 
 
+def create_cable(route: NetlinkSocket, name: str, other: str, *, mtu: int, alias: str) -> None:
+    """A veth pair with both ends here, still down, without link-local addresses. Raises OSError (EEXIST)."""
+    common = attribute_u32(IFLA_NUM_TX_QUEUES, 1) + attribute_u32(IFLA_NUM_RX_QUEUES, 1)
+    common += attribute_u32(IFLA_MTU, mtu) if mtu else b""
+    peer = link_body(attribute_text(IFLA_IFNAME, other), common)
+    data = nested(IFLA_INFO_DATA, nested(VETH_INFO_PEER, peer))
+    info = nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, b"veth"), data)
+    body = link_body(attribute_text(IFLA_IFNAME, name), common, info)
+    route.execute([(f"create veth pair {name}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)])
+    requests: list[Request] = []
+    for end in (name, other):
+        marked = link_body(attribute(IFLA_IFALIAS, alias.encode()), index=socket.if_nametoindex(end))
+        requests += [(f"name {end}", RTM_NEWLINK, 0, marked), no_link_local_request(end)]
+    route.execute(requests, tolerated=errno.EAFNOSUPPORT)
+
+
 def create_vlan(route: NetlinkSocket, name: str, parent_index: int, vlan: int, alias: str) -> None:
     """The device of one VLAN (802.1Q) of another device, up. Raises OSError (EOPNOTSUPP, EEXIST)."""
     data = nested(IFLA_INFO_DATA, attribute(IFLA_VLAN_ID, vlan.to_bytes(2, "little")))
@@ -192,6 +214,13 @@ def set_master(route: NetlinkSocket, name: str, bridge_index: int) -> None:
         attribute_text(IFLA_IFNAME, name), attribute_u32(IFLA_MASTER, bridge_index), flags=IFF_UP
     )
     route.execute([(f"put {name} into its bridge", RTM_NEWLINK, 0, body)])
+
+
+def plug_again(route: NetlinkSocket, name: str, bridge_index: int) -> None:
+    """Make a container's link a port of its bridge as :func:`.netlink.create_veth` had. Raises OSError."""
+    set_master(route, name, bridge_index)
+    if has_bridge_netfilter():
+        route.execute([hairpin_request(name)])
 
 
 def ensure_address(route: NetlinkSocket, name: str, index: int, address: str) -> None:

@@ -328,7 +328,7 @@ def create_veth(
     requests = [(f"create veth pair {host_name}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)]
     if master_index:
         requests.append(no_link_local_request(host_name))
-        if os.access(_BRIDGE_NETFILTER, os.F_OK):
+        if has_bridge_netfilter():
             requests.append(hairpin_request(host_name))
     requests.append((f"set {host_name} up", RTM_NEWLINK, 0, link_body(named, flags=IFF_UP)))
     if route is not None:
@@ -420,6 +420,11 @@ def create_interface(
     finally:
         if route is None:
             own.close()
+
+
+def has_bridge_netfilter() -> bool:
+    """Whether the module is loaded; its switches may be off."""
+    return os.access(_BRIDGE_NETFILTER, os.F_OK)
 
 
 def hairpin_request(name: str) -> Request:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -22,6 +22,7 @@ from .firewall import Firewall
 from .ipam import parse_network
 from .options import OPTION_NAME, BridgeOptions, read_bridge_options, read_limits, read_mac
 from .ruleset import QUIET_PREFIX, BridgeRules
+from .segments import PORTS, Segments
 
 
 @dataclass(slots=True)
@@ -33,6 +34,9 @@ class _Live:
     rules: BridgeRules
     addresses: NetworkAddresses
     owned: bool
+    segments: Segments
+    mac: str
+    """Of the bridge. It stays when the bridge is made again: containers know their gateway by it."""
     index: int = 0
     """Of the bridge's interface."""
 
@@ -47,6 +51,7 @@ class BridgeDriver:
         *,
         alias: str,
         ip_forward: bool = True,
+        ports_per_bridge: int = PORTS,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """``alias`` marks the bridges made here: a bridge with another one is used, never deleted."""
@@ -54,6 +59,7 @@ class BridgeDriver:
         self._subnets = subnets
         self._alias = alias
         self._ip_forward = ip_forward
+        self._ports_per_bridge = ports_per_bridge
         self._random = random_bytes
         self._live: dict[str, _Live] = {}
         self.changed: Callable[[], None] = lambda: None
@@ -61,7 +67,10 @@ class BridgeDriver:
 
     def indexes(self) -> list[int]:
         """Of the interfaces of all bridges, the newest first."""
-        return [live.index for live in reversed(self._live.values())]
+        newest = list(reversed(self._live.values()))
+        return [live.index for live in newest] + [
+            index for live in newest for index in live.segments.indexes.values()
+        ]
 
     def create(self, network: Network) -> Network:
         options = read_bridge_options(network.options, f"br-{network.id[:12]}", internal=network.internal)
@@ -78,9 +87,20 @@ class BridgeDriver:
                     options=options,
                     rules=bridge_rules(network, options),
                     addresses=NetworkAddresses(network),
+                    mac=present.mac if present else (b"\x02\x42" + self._random(4)).hex(":"),
                     owned=present is None or present.alias == self._alias,
+                    segments=Segments(
+                        network.id,
+                        name,
+                        mtu=options.mtu,
+                        alias=self._alias,
+                        ports=self._ports_per_bridge,
+                    ),
                 )
                 live.index = self._set_up(route, network, live, present)
+                if present is not None:
+                    live.segments.recover(route, live.index)
+                    live.rules = replace(live.rules, segments=live.segments.bridges)
         except OSError as error:
             raise DeviceFailed(f"failed to set up bridge {name}: {error.strerror}") from error
         self._subnets.keep(network)
@@ -97,8 +117,7 @@ class BridgeDriver:
         if present is not None:
             self._configure(route, network, live, present.ifindex)
             return present.ifindex
-        mac = bytes([0x02, 0x42]) + self._random(4)
-        index = links.create_bridge(route, name, mac=mac.hex(":"), mtu=live.options.mtu, alias=self._alias)
+        index = links.create_bridge(route, name, mac=live.mac, mtu=live.options.mtu, alias=self._alias)
         try:
             self._configure(route, network, live, index)
         except OSError:
@@ -139,14 +158,13 @@ class BridgeDriver:
         self.changed()
         self._subnets.forget(network.id)
         self._firewall.remove_bridge(live.options.name)
-        if live.owned:
-            try:
-                with NetlinkSocket() as route:
+        try:
+            with NetlinkSocket() as route:
+                live.segments.remove(route)
+                if live.owned:
                     links.delete_link(route, live.options.name)
-            except OSError as error:
-                raise DeviceFailed(
-                    f"failed to remove bridge {live.options.name}: {error.strerror}"
-                ) from error
+        except OSError as error:
+            raise DeviceFailed(f"failed to remove bridge {live.options.name}: {error.strerror}") from error
 
     def repair(self, endpoints: Callable[[str], list[Endpoint]]) -> bool:
         """Make bridges again that somebody has deleted, set down or taken the address of, and put the links
@@ -165,9 +183,10 @@ class BridgeDriver:
                     live.index = self._set_up(route, live.network, live, bridge)
                     for endpoint in endpoints(network_id):
                         name = host_end(endpoint.endpoint_id, talking=live.rules.talking)
-                        if name in present:
-                            links.set_master(route, name, live.index)
+                        if name in present and live.segments.place_of(name) == live.options.name:
+                            links.plug_again(route, name, live.index)
                     repaired = True
+                repaired = live.segments.repair(route, present, live.index) or repaired
         if repaired:
             self.changed()
         return repaired
@@ -178,18 +197,34 @@ class BridgeDriver:
         read_limits(network.options, config.driver_opts)  # refused before anything is taken
         endpoint = live.addresses.take(endpoint_id, config)
         endpoint = msgspec.structs.replace(endpoint, mac_address=mac or self._mac_for(endpoint.ip_address))
-        return Attached(endpoint=endpoint, link=self._interface(live, endpoint, config))
+        try:
+            bridge = self._place(live, endpoint)
+        except DeviceFailed:
+            live.addresses.release(endpoint)
+            raise
+        return Attached(endpoint=endpoint, link=self._interface(live, endpoint, config, bridge))
+
+    def _place(self, live: _Live, endpoint: Endpoint) -> str:
+        before = live.segments.bridges
+        talking = live.rules.talking
+        name = host_end(endpoint.endpoint_id, talking=talking)
+        bridge = live.segments.place(name, live.index, may_grow=talking)
+        if live.segments.bridges != before:
+            live.rules = replace(live.rules, segments=live.segments.bridges)
+            self._firewall.add_bridge(live.rules)
+            self.changed()
+        return bridge
 
     def port_policy(self, network: Network) -> PortPolicy:
         options = self._require(network).options
         routed = frozenset(version for version in (4, 6) if options.gateway_mode(version) == "routed")
         return PortPolicy(publishes=not network.internal, routed=routed)
 
-    def _interface(self, live: _Live, endpoint: Endpoint, config: EndpointConfig) -> Interface:
+    def _interface(self, live: _Live, endpoint: Endpoint, config: EndpointConfig, bridge: str) -> Interface:
         receive_limit, send_limit = read_limits(live.network.options, config.driver_opts)
         return Interface(
             host_name=host_end(endpoint.endpoint_id, talking=live.rules.talking),
-            parent=live.options.name,
+            parent=bridge,
             mac=endpoint.mac_address,
             mtu=live.options.mtu,
             addresses=with_prefixes(endpoint, config),
@@ -209,9 +244,12 @@ class BridgeDriver:
         live = self._live.get(network.id)
         if live is not None:
             live.addresses.release(endpoint)
+            live.segments.release(host_end(endpoint.endpoint_id, talking=live.rules.talking))
 
     def adopt(self, network: Network, endpoint: Endpoint) -> None:
-        self._require(network).addresses.adopt(endpoint)
+        live = self._require(network)
+        live.addresses.adopt(endpoint)
+        live.segments.adopt(host_end(endpoint.endpoint_id, talking=live.rules.talking))
 
     def _require(self, network: Network) -> _Live:
         live = self._live.get(network.id)

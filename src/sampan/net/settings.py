@@ -40,5 +40,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Host address for published ports that name none."""
     default_address_pools: tuple[tuple[str, int], ...] = ()
     """(base, size): ``("10.10.0.0/16", 24)``; Docker's pools when empty."""
+    ports_per_bridge: int = 1000
+    """Endpoints beyond them go to further bridges; see net.segments."""
     host_gateway_ips: tuple[str, ...] = ()
     """What ``host-gateway`` stands for; the bridge's addresses when empty."""

@@ -56,7 +56,13 @@ class NetworkStack:
         self._ports = PortReservations()
         subnets = Subnets(subnet_pools(settings), read_host_id())
         alias = alias_of(instance)
-        self._bridges = BridgeDriver(self._firewall, subnets, alias=alias, ip_forward=settings.ip_forward)
+        self._bridges = BridgeDriver(
+            self._firewall,
+            subnets,
+            alias=alias,
+            ip_forward=settings.ip_forward,
+            ports_per_bridge=settings.ports_per_bridge,
+        )
         self._egress = EgressGuard(self.table, lambda: self._firewall.unavailable)
         self.refused: Callable[[Restricted, Packet], None] = lambda who, packet: None
         """Called with what the kernel did not let a container send."""
@@ -307,5 +313,5 @@ def remove_everything(instance: str = DEFAULT_BRIDGE) -> None:
         EgressGuard(table_of(instance)).remove()
     with NetlinkSocket() as route:
         for link in links.list_links(route):
-            if link.kind == "bridge" and link.alias == alias_of(instance):
+            if link.kind in ("bridge", "veth") and link.alias == alias_of(instance):
                 links.delete_link(route, link.name)
