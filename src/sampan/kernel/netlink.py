@@ -395,7 +395,8 @@ def create_interface(
     route: NetlinkSocket | None = None,
 ) -> None:
     """A container's interface (model.launch.Interface), still down, in the namespace of ``pid`` or
-    ``namespace_fd``. ``parent_index`` is that of ``parent``; ``route`` a socket of the host's namespace."""
+    ``namespace_fd``; a part of a device is called ``host_name`` until :func:`rename_link` has been there.
+    ``parent_index`` is that of ``parent``; ``route`` a socket of the host's namespace."""
     if kind == "veth":
         create_veth(
             host_name,
@@ -411,7 +412,7 @@ def create_interface(
     own = route or NetlinkSocket()
     try:
         create_part(
-            kind, name, parent_index=parent_index, mode=mode, mac=mac, mtu=mtu, pid=pid,
+            kind, host_name, parent_index=parent_index, mode=mode, mac=mac, mtu=mtu, pid=pid,
             namespace_fd=namespace_fd, route=own,
         )  # fmt: skip
     except OSError as error:
@@ -425,6 +426,14 @@ def create_interface(
 def has_bridge_netfilter() -> bool:
     """Whether the module is loaded; its switches may be off."""
     return os.access(_BRIDGE_NETFILTER, os.F_OK)
+
+
+def rename_link(old: str, new: str) -> None:
+    """An interface, still down, of the calling thread's namespace. Before Linux 6.15 parts of a device are
+    made in its namespace and moved, and must not have the name of another interface there. Raises OSError."""
+    body = link_body(attribute_text(IFLA_IFNAME, new), index=socket.if_nametoindex(old))
+    with NetlinkSocket() as route:
+        route.execute([(f"rename {old} to {new}", RTM_NEWLINK, 0, body)])
 
 
 def hairpin_request(name: str) -> Request:

@@ -27,7 +27,7 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
     parent: str
     """The bridge, or the device of the host."""
     host_name: str = ""
-    """Of the host end of a pair."""
+    """Of the host end of a pair; of a part until it has its own name."""
     mode: str = ""
     """Of macvlan (bridge, private, vepa, passthru) and ipvlan (l2, l3, l3s)."""
     container_name: str = "eth0"

@@ -21,6 +21,7 @@ from sampan.kernel.netlink import (
     configure_inside,
     create_interface,
     device_route_request,
+    rename_link,
     route_request,
 )
 from sampan.kernel.process import setns
@@ -41,6 +42,8 @@ def plug(pid: int, link: Interface, leads: tuple[bool, bool] = (False, False)) -
     route of IPv4, of IPv6. Raises DeviceFailed; nothing is left then."""
 
     def configure(name: str) -> None:
+        if link.kind != "veth":
+            rename_link(link.host_name, name)
         configure_inside(name, link.addresses)
         for key, value in link.sysctls:
             own = key.replace(f".{link.container_name.replace('.', '/')}.", f".{name.replace('.', '/')}.")
@@ -69,7 +72,7 @@ def plug(pid: int, link: Interface, leads: tuple[bool, bool] = (False, False)) -
         try:
             in_namespace(pid, lambda: configure(name))
         except OSError:
-            in_namespace(pid, lambda: _delete(name))
+            in_namespace(pid, lambda: _delete(name if link.kind == "veth" else link.host_name))
             raise
     except OSError as error:
         raise DeviceFailed(f"failed to connect the container: {error.strerror}") from error

@@ -148,6 +148,7 @@ class PartDriver:
         interface = Interface(
             kind=self.name,
             parent=live.parent,
+            host_name=f"part{endpoint_id[:10]}",
             mode=live.mode,
             mac=endpoint.mac_address,
             mtu=live.mtu,

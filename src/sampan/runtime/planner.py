@@ -215,6 +215,7 @@ def _network_operations(request: LaunchRequest, own_namespace: bool) -> list[Ope
         return [["loopback"]]
     return [
         ["await", "links"],
+        *(["rename", k.host_name, k.container_name] for k in request.links if k.kind != "veth"),
         *(["network", k.container_name, k.addresses, k.gateway4, k.gateway6] for k in request.links),
     ]
 

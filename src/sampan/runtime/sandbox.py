@@ -26,7 +26,13 @@ import time
 from sampan.kernel import mount as mnt
 from sampan.kernel import process as proc
 from sampan.kernel.cgroup import steps as cgroup
-from sampan.kernel.netlink import NetlinkSocket, configure_inside, create_interface, set_loopback_up
+from sampan.kernel.netlink import (
+    NetlinkSocket,
+    configure_inside,
+    create_interface,
+    rename_link,
+    set_loopback_up,
+)
 from sampan.kernel.paths import make_directories, make_file, open_in_root
 from sampan.kernel.qdisc import limit_rate
 from sampan.kernel.syscalls import check, libc
@@ -519,6 +525,8 @@ def links(_: Sandbox, specs: list[list[Any]]) -> None:
                 limit_rate(host, spec[2], spec[10])
         os.close(here)
     for spec in specs:
+        if spec[0] != "veth":
+            rename_link(spec[2], spec[3])
         configure_inside(spec[3], *spec[7:10])
         if spec[11]:
             with NetlinkSocket() as own:
@@ -554,6 +562,10 @@ def _connect(connection: _socket.socket, path: str) -> None:
             if time.monotonic() > until:
                 raise
             time.sleep(0.02)
+
+
+def rename(_: Sandbox, old: str, new: str) -> None:
+    rename_link(old, new)
 
 
 def network(_: Sandbox, name: str, addresses: list[str], gateway4: str, gateway6: str) -> None:
@@ -755,6 +767,7 @@ OPERATIONS: dict[str, Callable[..., None]] = {
     "sysctl": sysctl,
     "loopback": loopback,
     "links": links,
+    "rename": rename,
     "resolver": resolver,
     "network": network,
     "rlimit": rlimit,
