@@ -21,21 +21,13 @@ import resource
 import stat
 import struct
 import termios
-import time
 
 from sampan.kernel import mount as mnt
 from sampan.kernel import process as proc
 from sampan.kernel.cgroup import steps as cgroup
-from sampan.kernel.netlink import (
-    NetlinkSocket,
-    configure_inside,
-    create_interface,
-    rename_link,
-    set_loopback_up,
-)
 from sampan.kernel.paths import make_directories, make_file, open_in_root
-from sampan.kernel.qdisc import limit_rate
 from sampan.kernel.syscalls import check, libc
+from sampan.runtime import interfaces
 from sampan.runtime.accounts import resolve_user
 
 TYPE_CHECKING = False
@@ -49,7 +41,6 @@ else:
 
 _ioctl = fcntl.ioctl
 _NULL = os.makedev(1, 3)
-_RESOLVER_S = 5.0
 _PROC_FILES = tuple(
     "/proc/" + name
     for name in (
@@ -508,70 +499,6 @@ def sysctl(_: Sandbox, key: str, value: str) -> None:
     cgroup.write(f"/proc/sys/{path}", value)
 
 
-def loopback(_: Sandbox) -> None:
-    set_loopback_up()
-
-
-def links(_: Sandbox, specs: list[list[Any]]) -> None:
-    """A network namespace of our own and its links: the host ends are made through a socket that was
-    opened in the host's namespace and stays there."""
-    with NetlinkSocket() as host:
-        indexes = [_socket.if_nametoindex(spec[1]) for spec in specs]
-        proc.unshare(proc.CLONE_NEWNET)
-        here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        for index, spec in zip(indexes, specs, strict=True):
-            create_interface(*spec[:7], parent_index=index, namespace_fd=here, route=host)
-            if spec[10]:  # what it receives is what the host's end sends
-                limit_rate(host, spec[2], spec[10])
-        os.close(here)
-    for spec in specs:
-        if spec[0] != "veth":
-            rename_link(spec[2], spec[3])
-        configure_inside(spec[3], *spec[7:10])
-        if spec[11]:
-            with NetlinkSocket() as own:
-                limit_rate(own, spec[3], spec[11])
-
-
-def resolver(_: Sandbox, path: str, container_id: str) -> None:
-    """Have the name server make its sockets in our network namespace, before any program can ask it."""
-    wish = f'{{"do":"serve","container":"{container_id}"}}'.encode()
-    pidfd = os.pidfd_open(os.getpid())
-    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
-    connection.settimeout(_RESOLVER_S)
-    try:
-        _connect(connection, path)
-        connection.sendmsg([wish], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", pidfd))])
-        answer = connection.recv(4096)
-    except OSError as error:
-        raise SandboxError(f"the name server at {path} does not answer: {error}") from error
-    finally:
-        connection.close()
-        os.close(pidfd)
-    if answer != b"{}":
-        raise SandboxError(f"the name server cannot serve the container: {answer.decode('utf-8', 'replace')}")
-
-
-def _connect(connection: _socket.socket, path: str) -> None:
-    """It may have died a moment ago: the daemon starts it again."""
-    until = time.monotonic() + _RESOLVER_S
-    while True:
-        try:
-            return connection.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.02)
-
-
-def rename(_: Sandbox, old: str, new: str) -> None:
-    rename_link(old, new)
-
-
-def network(_: Sandbox, name: str, addresses: list[str], gateway4: str, gateway6: str) -> None:
-    configure_inside(name, addresses, gateway4, gateway6)
-
-
 def rlimit(_: Sandbox, kind: int, soft: int, hard: int) -> None:
     try:
         resource.setrlimit(kind, (soft, hard))
@@ -765,11 +692,11 @@ OPERATIONS: dict[str, Callable[..., None]] = {
     "hostname": hostname,
     "domainname": domainname,
     "sysctl": sysctl,
-    "loopback": loopback,
-    "links": links,
-    "rename": rename,
-    "resolver": resolver,
-    "network": network,
+    "loopback": interfaces.loopback,
+    "links": interfaces.links,
+    "rename": interfaces.rename,
+    "resolver": interfaces.resolver,
+    "network": interfaces.network,
     "rlimit": rlimit,
     "oom-score": oom_score,
     "apparmor": apparmor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -40,8 +41,10 @@ class Channel:
             except BlockingIOError:
                 self._loop.add_writer(self._connection.fileno(), self._flush)
                 return
-            except OSError:
-                return  # it has died: the reader is told, too
+            except OSError as error:
+                if error.errno != errno.EMSGSIZE:
+                    return  # it has died: the reader is told, too
+                log.error("name server: a message of %d bytes is too long", len(data))
             self._outgoing.popleft()
             if fd >= 0:
                 os.close(fd)
