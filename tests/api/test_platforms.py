@@ -13,7 +13,7 @@ import pytest
 from docker import errors as docker_errors
 from tests.support.daemon import Daemon
 from tests.support.docker import Client
-from tests.support.images import BUSYBOX
+from tests.support.images import BUSYBOX, tar_of
 from tests.support.registry import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Registry, digest_of
 
 AMD64, ARM64, S390X = "linux/amd64", "linux/arm64", "linux/s390x"
@@ -375,13 +375,7 @@ def layout_of(registry: Registry, name: str, reference: str, ref: str) -> bytes:
     }
     contents = [*registry.blobs.values(), *(one for _, one in registry.manifests[name].values())]
     files |= {f"blobs/sha256/{digest_of(one)[7:]}": one for one in contents}
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path, content in files.items():
-            member = tarfile.TarInfo(path)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
+    return tar_of(files)
 
 
 def test_hostile_indexes_are_refused(engine: Client, registry: Registry) -> None:

@@ -45,14 +45,8 @@ def host(request: pytest.FixtureRequest) -> Iterator[Host]:
                 links.write_sysctl(
                     BRIDGE_NETFILTER.format(family).removeprefix("/proc/sys/"), str(int(wants))
                 )
-        made = Host()
-        try:
+        with Host() as made:
             yield made
-        finally:
-            for box in made.boxes:
-                box.close()
-            for stack in made.stacks:
-                stack.let_go()
 
 
 @pytest.fixture

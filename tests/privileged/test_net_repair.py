@@ -27,15 +27,8 @@ pytestmark = [
 
 @pytest.fixture
 async def host() -> AsyncIterator[Host]:
-    with own_namespace():
-        made = Host()
-        try:
-            yield made
-        finally:
-            for box in made.boxes:
-                box.close()
-            for stack in made.stacks:
-                stack.let_go()
+    with own_namespace(), Host() as made:
+        yield made
 
 
 @pytest.fixture

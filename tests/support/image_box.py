@@ -11,6 +11,8 @@ import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from tests.support.images import tar_of
+
 from sampan.content.blobs import BlobStore, digest_of
 from sampan.content.images import ImageStore
 from sampan.content.layers import LayerBlobPolicy, LayerStore
@@ -74,16 +76,6 @@ async def chunks(data: bytes, size: int = 5000) -> AsyncIterator[bytes]:
     for start in range(0, len(data), size):
         yield data[start : start + size]
         await asyncio.sleep(0)
-
-
-def tar_of(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return buffer.getvalue()
 
 
 def files_of(data: bytes) -> dict[str, bytes]:

@@ -26,6 +26,16 @@ class Host:
         self.stacks: list[NetworkStack] = []
         self.network: Network
 
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The namespaces end, and what the stacks have open; the rest goes with the host's namespace."""
+        for box in self.boxes:
+            box.close()
+        for stack in self.stacks:
+            stack.let_go()
+
     def start(self, network_id: str = "", **settings: object) -> None:
         chosen = NetworkSettings(run_dir="/nonexistent", bridge=BRIDGE, bip="172.30.0.1/24", **settings)  # type: ignore[arg-type]
         self.start_with(chosen, network_id)

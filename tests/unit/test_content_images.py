@@ -15,7 +15,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.support.image_box import Box, config_of, docker_archive, files_of, tar_of
+from tests.support.image_box import Box, config_of, docker_archive, files_of
+from tests.support.images import tar_of
 
 from sampan.base.errors import Conflict, InvalidArgument, NotFound
 from sampan.content.assembly import parse_config

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.image_box import Box, config_of, docker_archive, tar_of
+from tests.support.image_box import Box, config_of, docker_archive
+from tests.support.images import tar_of
 
 from sampan.engine.image.catalog import NoSuchImage
 from sampan.engine.image.last_use import LastUse

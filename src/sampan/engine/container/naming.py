@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sampan.engine.ports import Networks
 from sampan.model.container import Container, Endpoint
@@ -22,6 +22,10 @@ def links_by_name(record: Container) -> bool:
     return mode not in _WITHOUT_NAMES and not mode.startswith("container:")
 
 
+def _has_names(networks: Iterable[str]) -> bool:
+    return any(name not in _WITHOUT_NAMES for name in networks)
+
+
 class Naming:
     """Keeps no state of its own."""
 
@@ -34,7 +38,9 @@ class Naming:
     ) -> str:
         """Before a start: write its files, tell the name server. The name server's socket, or "" when the
         container has no use for one. Raises ResolverFailed, InvalidArgument, OSError."""
-        socket_path = self._drivers.show_names(record.id, self._wish(record))
+        # most have none: then nobody reads whom the host asks
+        named = _has_names(endpoints)
+        socket_path = self._drivers.show_names(record.id, self._wish(record)) if named else ""
         self._files.write(record, endpoints, link_hosts(linked), named=bool(socket_path))
         if socket_path:
             self._drivers.ensure_names()
@@ -42,7 +48,8 @@ class Naming:
 
     def recover(self, record: Container) -> None:
         """It was running when the daemon came back."""
-        self._drivers.show_names(record.id, self._wish(record))
+        if _has_names(record.networks):
+            self._drivers.show_names(record.id, self._wish(record))
 
     def launched(self, container_id: str, pid: int) -> None:
         """It runs, and is answered since before it did."""

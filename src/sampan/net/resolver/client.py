@@ -34,7 +34,7 @@ class Resolver:
         """``path`` is the socket, in a directory of root's. ``version`` tells programs apart: another one's
         process is replaced."""
         self.path = path
-        self._version = version or process.program_version()
+        self._version = version
         self._networks: dict[str, Message] = {}
         self._members: dict[tuple[str, str], Message] = {}
         self._views: dict[str, Message] = {}
@@ -132,6 +132,7 @@ class Resolver:
         """Connect to the name server, which is started when there is none (some 60 ms). Raises
         ResolverFailed."""
         if self._channel is None:
+            self._version = self._version or process.program_version()
             connection = process.find(self.path, self._version) or process.start(self.path, self._version)
             self._channel = Channel(connection, self._died)
             self.say_all()

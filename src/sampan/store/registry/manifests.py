@@ -85,25 +85,15 @@ class ManifestTable:
         if not rows:
             return None
         number, size, pulled, digest, media_type, artifact_type, subject, annotations, pushed, body = rows[0]
-        read = _annotations.decode(annotations) if annotations else None
-        row = ManifestRow(
-            number=int(number),
-            repository=repository,
-            digest=str(digest),
-            media_type=str(media_type),
-            artifact_type=str(artifact_type),
-            size_bytes=int(size),
-            pushed_ns=int(pushed),
-            pulled_ns=int(pulled),
-            annotations=read,
-        )
+        columns = (number, digest, media_type, artifact_type, size, pushed, pulled, annotations)
+        row = _row(repository, columns)
         stored = StoredManifest(
             digest=row.digest,
             media_type=row.media_type,
             body=body,
             artifact_type=row.artifact_type,
             subject=str(subject),
-            annotations=read,
+            annotations=row.annotations,
             pushed_ns=row.pushed_ns,
         )
         return row, stored
